@@ -1,0 +1,39 @@
+# One verb each; every verb does its own set-up in .venv from a bare clone.
+PYTHON ?= python3
+SEED ?= 0
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check docs
+
+help:
+	@echo "make install   set up .venv with every extra but triton"
+	@echo "make demo      train, compare and segment; writes demo/report.html (SEED=n)"
+	@echo "make test      the whole test suite"
+	@echo "make check     format, lint, types, floors"
+	@echo "make docs      the documentation, into site/"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "atrous needs Python 3.11 or later, got $$($(PYTHON) --version); run: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,plots,dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/atrous demo --seed $(SEED) --out demo
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+check: $(READY)
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict

@@ -1,0 +1,33 @@
+"""Convolutions with holes for PyTorch: the kernels, the networks built on them, and what those networks read."""
+
+from importlib.metadata import version as _version
+
+from atrous import functional, models, nn
+from atrous._errors import (
+    AtrousError,
+    BackendError,
+    CheckpointError,
+    DataError,
+    GeometryError,
+    MissingExtra,
+    ShapeError,
+    UnsupportedModule,
+)
+from atrous._geometry import Geometry
+
+__version__ = _version("atrous")
+
+__all__ = [
+    "AtrousError",
+    "BackendError",
+    "CheckpointError",
+    "DataError",
+    "Geometry",
+    "GeometryError",
+    "MissingExtra",
+    "ShapeError",
+    "UnsupportedModule",
+    "functional",
+    "models",
+    "nn",
+]

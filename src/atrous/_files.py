@@ -1,0 +1,32 @@
+"""Files that appear under their final name only when whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from atrous._errors import DataError
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, else remove it.
+
+    Raises:
+        DataError: the folder cannot be made, or the file cannot be written; names the file and the reason.
+    """
+    path = Path(path)
+    # The suffix stays, because writers choose the format by it.
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{path}: cannot be written ({reason}); choose a folder that is writable") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

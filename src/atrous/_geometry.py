@@ -1,0 +1,172 @@
+"""Integer geometry of a convolution: how kernel, stride, dilation and padding turn sizes into sizes.
+
+Legend: N axes, S input size, k kernel size, s stride, d dilation, (b, a) padding before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from atrous._errors import GeometryError
+
+Ints: TypeAlias = int | Sequence[int]
+"""One integer for every axis, or one per axis."""
+
+AxisPadding: TypeAlias = int | tuple[int, int] | str
+"""Padding of one axis: both sides alike, (before, after), or a word: 'valid', 'same', 'causal'."""
+
+Padding: TypeAlias = AxisPadding | Sequence[AxisPadding]
+"""One `AxisPadding` for every axis (int or word), or a sequence with one per axis."""
+
+_WORDS = ("valid", "same", "causal")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Hold the integers of one convolution (or pooling) window, one entry per axis.
+
+    Args:
+        kernel: taps per axis, at least 1.
+        stride: input pixels between neighbouring outputs, at least 1.
+        dilation: input pixels between neighbouring taps, at least 1.
+        padding: zeros (before, after) each axis, at least 0.
+
+    Raises:
+        GeometryError: an entry below its minimum, or fields of different lengths.
+
+    Example:
+        >>> g = Geometry.resolve(3, stride=2, padding="same", dilation=4, ndim=2)
+        >>> g.extent, g.padding, g.output_size((32, 33))
+        ((9, 9), ((4, 4), (4, 4)), (16, 17))
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        for name, low, values in (
+            ("kernel size", 1, self.kernel),
+            ("stride", 1, self.stride),
+            ("dilation", 1, self.dilation),
+            ("padding", 0, [side for pair in self.padding for side in pair]),
+        ):
+            if any(not hasattr(value, "__index__") or value < low for value in values):
+                raise GeometryError(f"{name}: got {tuple(values)}, expected integers of at least {low}")
+        lengths = {len(self.kernel), len(self.stride), len(self.dilation), len(self.padding)}
+        if len(lengths) != 1:
+            raise GeometryError(f"geometry: got {self}, expected the same number of axes in every field")
+
+    @classmethod
+    def resolve(
+        cls, kernel: Ints, stride: Ints = 1, padding: Padding = 0, dilation: Ints = 1, *, ndim: int
+    ) -> Geometry:
+        """Spell out the arguments of a convolution, one entry per axis.
+
+        `padding` is one entry, or a sequence with one entry per axis; an entry is an integer (both sides), a pair
+        `(before, after)` or a word. With `total = dilation * (kernel - 1)`, 'valid' pads nothing, 'same' splits `total`
+        as torch does (the odd one after), 'causal' puts all of it before.
+
+        Raises:
+            GeometryError: a wrong number of entries, an unknown word, or an integer below its minimum.
+
+        Example:
+            >>> Geometry.resolve((2, 3), padding=("causal", "same"), ndim=2).padding
+            ((1, 0), (1, 1))
+        """
+        sizes = _per_axis("kernel size", kernel, ndim)
+        gaps = _per_axis("dilation", dilation, ndim)
+        totals = [d * (k - 1) for k, d in zip(sizes, gaps, strict=True)]
+        entries = [padding] * ndim if isinstance(padding, str) else _per_axis("padding", padding, ndim)
+        sides = tuple(_sides(entry, total) for entry, total in zip(entries, totals, strict=True))
+        return cls(sizes, _per_axis("stride", stride, ndim), gaps, sides)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.kernel)
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Pixels from the first tap to the last, both counted: `d (k - 1) + 1` per axis."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether every axis is padded alike on both sides."""
+        return all(before == after for before, after in self.padding)
+
+    def output_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the output size for an input of `size`: `(S + b + a - extent) // s + 1`, not below 0.
+
+        Example:
+            >>> Geometry.resolve(3, stride=2, padding=1, ndim=1).output_size((8,))
+            (4,)
+        """
+        if len(size) != self.ndim:
+            raise GeometryError(f"output_size: got {len(size)} sizes {tuple(size)}, expected {self.ndim}")
+        return tuple(
+            max(0, (n + sum(sides) - extent) // stride + 1)
+            for n, sides, extent, stride in zip(size, self.padding, self.extent, self.stride, strict=True)
+        )
+
+    @classmethod
+    def compose(cls, chain: Iterable[Geometry]) -> Geometry:
+        """Return the one window that a chain of windows amounts to, first applied first.
+
+        Its kernel (dilation 1) is the receptive field of the chain in pixels of the first input, its stride the output
+        stride, its padding what the chain pads in all. A pooling that rounds its size up is a window with `stride - 1`
+        more pixels of padding after; composed sizes are then exact too.
+
+        Raises:
+            GeometryError: an empty chain, or windows of different ndim.
+
+        Source: Araujo, Norris and Sim, Computing receptive fields of convolutional neural networks, Distill 2019.
+
+        Example:
+            >>> layers = [Geometry.resolve(3, dilation=d, ndim=1) for d in (1, 1, 2, 4, 8, 16, 1)]
+            >>> Geometry.compose(layers).kernel
+            (67,)
+        """
+        windows = list(chain)
+        if len({window.ndim for window in windows}) != 1:
+            raise GeometryError(f"compose: got {windows}, expected at least one window, all of the same ndim")
+        ndim = windows[0].ndim
+        field, jump = [1] * ndim, [1] * ndim
+        sides = [[0, 0] for _ in range(ndim)]
+        for window in windows:
+            for axis in range(ndim):
+                field[axis] += (window.extent[axis] - 1) * jump[axis]
+                for side in (0, 1):
+                    sides[axis][side] += window.padding[axis][side] * jump[axis]
+                jump[axis] *= window.stride[axis]
+        return cls(tuple(field), tuple(jump), (1,) * ndim, tuple((before, after) for before, after in sides))
+
+
+def _per_axis(name: str, value: Any, ndim: int) -> tuple[Any, ...]:
+    entries = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if len(entries) == 1:
+        entries *= ndim
+    if len(entries) != ndim:
+        hint = f"; for (before, after) on one axis write ({entries},)" if name == "padding" and ndim == 1 else ""
+        raise GeometryError(f"{name}: got {len(entries)} entries {entries}, expected one or {ndim}{hint}")
+    return entries
+
+
+def _sides(entry: Any, total: int) -> tuple[int, int]:
+    if entry == "valid":
+        return 0, 0
+    if entry == "same":
+        return total // 2, total - total // 2
+    if entry == "causal":
+        return total, 0
+    if isinstance(entry, str):
+        raise GeometryError(f"padding: got {entry!r}, expected one of {_WORDS}, an integer or (before, after)")
+    if isinstance(entry, Sequence):
+        if len(entry) != 2:
+            raise GeometryError(f"padding: got {entry} for one axis, expected (before, after)")
+        return entry[0], entry[1]
+    return entry, entry

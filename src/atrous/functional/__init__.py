@@ -1,0 +1,6 @@
+"""Public verbs: each validates once, chooses a backend and calls it."""
+
+from atrous.functional.conv import conv1d, conv2d, conv3d, dilated_convolve
+from atrous.functional.pad import reflect_pad
+
+__all__ = ["conv1d", "conv2d", "conv3d", "dilated_convolve", "reflect_pad"]

@@ -1,0 +1,141 @@
+"""Convolution modules: torch's own, with the paddings of `atrous.functional`.
+
+Legend: B batch, C channels in, D channels out, P output size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from atrous import functional
+from atrous._geometry import Geometry, Ints, Padding
+
+
+def _torch_padding(padding: Padding, kernel_size: Ints, stride: Ints, ndim: int) -> Padding:
+    """Return `padding` if torch's constructor knows it; else check it and return a stand-in for the constructor."""
+    geometry = Geometry.resolve(kernel_size, stride, padding, ndim=ndim)
+    if isinstance(padding, str):
+        return padding if padding == "valid" or (padding == "same" and set(geometry.stride) == {1}) else 0
+    entries = padding if isinstance(padding, (tuple, list)) else (padding,)
+    return padding if all(isinstance(entry, int) for entry in entries) else 0
+
+
+class _Conv(torch.nn.Module):
+    ndim: int
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+    padding_mode: Any
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        known = _torch_padding(padding, kernel_size, stride, self.ndim)
+        # The next class in line is torch.nn.Conv{1,2,3}d, whose signature this is.
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, known, dilation, groups, bias, padding_mode, device, dtype
+        )
+        if known is not padding:
+            self.padding = padding
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Convolve (B, C, *S) to (B, D, *P), or the same without B."""
+        convolve = getattr(functional, f"conv{self.ndim}d")
+        options = self.stride, self.padding, self.dilation, self.groups
+        output: torch.Tensor = convolve(input, self.weight, self.bias, *options, padding_mode=self.padding_mode)
+        return output
+
+
+class Conv1d(_Conv, torch.nn.Conv1d):
+    """Apply `atrous.functional.conv1d` with learned weight and bias: `torch.nn.Conv1d` with more paddings.
+
+    Parameters, initialisation, `state_dict` and `isinstance` are those of `torch.nn.Conv1d`.
+
+    Args:
+        in_channels: C.
+        out_channels: D.
+        kernel_size: taps.
+        stride: pixels of the input between outputs.
+        padding: an integer, 'valid', 'same' (with any stride), 'causal' or `((before, after),)`.
+        dilation: pixels of the input between taps.
+        groups: channel groups.
+        bias: whether to learn a bias.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Shape:
+        (B, C, L) to (B, D, P), or (C, L) to (D, P).
+
+    Raises:
+        GeometryError: a stride, padding or dilation that cannot be.
+        ShapeError: in the call, an input that does not fit.
+
+    Source: the contract of `torch.nn.Conv1d`.
+
+    Example:
+        >>> Conv1d(2, 4, 3, padding="causal", dilation=8)(torch.zeros(1, 2, 100)).shape
+        torch.Size([1, 4, 100])
+    """
+
+    ndim = 1
+
+
+class Conv2d(_Conv, torch.nn.Conv2d):
+    """Apply `atrous.functional.conv2d` with learned weight and bias: `torch.nn.Conv2d` with more paddings.
+
+    Arguments as in `Conv1d`, each one value or one per axis; padding also `((top, bottom), (left, right))`.
+
+    Shape:
+        (B, C, H, W) to (B, D, P_h, P_w), or the same without B.
+
+    Raises:
+        GeometryError: a stride, padding or dilation that cannot be.
+        ShapeError: in the call, an input that does not fit.
+
+    Source: the contract of `torch.nn.Conv2d`.
+
+    Example:
+        >>> Conv2d(3, 8, 3, stride=2, padding="same", dilation=4)(torch.zeros(1, 3, 33, 64)).shape
+        torch.Size([1, 8, 17, 32])
+    """
+
+    ndim = 2
+
+
+class Conv3d(_Conv, torch.nn.Conv3d):
+    """Apply `atrous.functional.conv3d` with learned weight and bias: `torch.nn.Conv3d` with more paddings.
+
+    Arguments as in `Conv1d`, each one value or one per axis; `("causal", "same", "same")` is causal in time.
+
+    Shape:
+        (B, C, D, H, W) to (B, D', P_d, P_h, P_w), or the same without B.
+
+    Raises:
+        GeometryError: a stride, padding or dilation that cannot be.
+        ShapeError: in the call, an input that does not fit.
+
+    Source: the contract of `torch.nn.Conv3d`.
+
+    Example:
+        >>> Conv3d(1, 2, 3, padding=("causal", "same", "same"))(torch.zeros(1, 1, 4, 8, 8)).shape
+        torch.Size([1, 2, 4, 8, 8])
+    """
+
+    ndim = 3
