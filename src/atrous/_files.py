@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,3 +31,18 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Make a folder if it is absent, and make sure, before long work, that files can be written there.
+
+    Raises:
+        DataError: the folder cannot be made or written; names it and the reason.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose a folder that is writable") from error

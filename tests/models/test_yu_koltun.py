@@ -42,10 +42,8 @@ def test_published_geometry():
 
 def test_published_layers():
     names = [n for n, m in on_meta(models.FrontEnd, 21).named_children() if isinstance(m, torch.nn.Conv2d)]
-    assert names == [
-        *(["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3"]),
-        *(["conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "final"]),
-    ]
+    blocks = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
+    assert names == [*(f"conv{b}_{i + 1}" for b, n in blocks.items() for i in range(n)), "fc6", "fc7", "final"]
     front_end = on_meta(models.FrontEnd, 21)
     assert front_end.conv5_1.dilation == (2, 2)
     assert (front_end.fc6.dilation, front_end.fc6.kernel_size) == ((4, 4), (7, 7))

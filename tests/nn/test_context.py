@@ -22,7 +22,7 @@ def test_published_parameter_counts():
 
 def test_published_names_and_widths():
     module = ContextModule(21, "large")
-    names = ["ctx_conv1_1", "ctx_conv1_2", "ctx_conv2_1", "ctx_conv3_1", "ctx_conv4_1", "ctx_conv5_1", "ctx_fc1", "ctx_final"]
+    names = [*(f"ctx_conv{layer}" for layer in ("1_1", "1_2", "2_1", "3_1", "4_1", "5_1")), "ctx_fc1", "ctx_final"]
     assert [name for name, _ in module.named_parameters() if name.endswith("weight")] == [f"{n}.weight" for n in names]
     assert [module.get_submodule(n).out_channels for n in names] == [42, 42, 84, 168, 336, 672, 672, 21]
 

@@ -93,6 +93,8 @@ class FrontEnd(torch.nn.Sequential):
                 "expected at least 1, at least 1 and above 0"
             )
         super().__init__(_front_end_layers(num_classes, in_channels, width, stages, head))
+        self.num_classes = num_classes
+        self.in_channels = in_channels
         self.reset_parameters()
 
     @property
@@ -165,6 +167,19 @@ class ScoreUpsample(torch.nn.Module):
     def extra_repr(self) -> str:
         """Return the arguments, for printing."""
         return f"factor={self.factor}, alignment={self.alignment!r}"
+
+    def sample(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return labels (B, h, w) of labels (B, H, W): those of the pixels that the scores lie on.
+
+        A centre between two pixels takes the one after, the last centre the last pixel at most.
+        """
+        for axis in (1, 2):
+            size = labels.shape[axis]
+            places = torch.arange(0, size, self.factor, device=labels.device)
+            if self.alignment == "centre":
+                places = (places + self.factor // 2).clamp(max=size - 1)
+            labels = labels.index_select(axis, places)
+        return labels
 
     def forward(self, scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Return scores (B, C, *size)."""

@@ -5,7 +5,7 @@ Legend: H, W mosaic size in pixels, R regions.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -131,7 +131,7 @@ def _regions(rng: np.random.Generator, size: tuple[int, int], region: float) -> 
 
 def _paste(rng: np.random.Generator, mosaic: Floats, mask: npt.NDArray[np.bool_], texture: Floats) -> None:
     """Fill the mask from a random place of an endlessly repeating texture."""
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -141,7 +141,7 @@ def _paste(rng: np.random.Generator, mosaic: Floats, mask: npt.NDArray[np.bool_]
     mosaic[box][mask[box]] = patch[mask[box]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _texture(name: str, split: Split) -> Floats:
     """Return one piece of a photograph, standardised and mirrored so that it repeats without seams."""
     photograph = np.asarray(getattr(skimage.data, PHOTOGRAPHS[name])(), np.float32)

@@ -1,0 +1,31 @@
+"""Pictures of results: one picture, one file; each takes a result and computes nothing (extra: plots)."""
+
+from atrous._extras import need
+
+try:
+    from atrous.plots.contact_sheet import contact_sheet
+    from atrous.plots.curves import training_curves
+    from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed
+    from atrous.plots.pixels import grey, thin
+    from atrous.plots.receptive_field import receptive_field_growth
+    from atrous.plots.report import Report, Variant, write_report
+except ModuleNotFoundError:
+    need("plots", "atrous.plots")
+    raise
+
+__all__ = [
+    "Report",
+    "Variant",
+    "colourise",
+    "contact_sheet",
+    "grey",
+    "indexed",
+    "mistakes",
+    "overlay",
+    "palette",
+    "receptive_field_growth",
+    "save_indexed",
+    "thin",
+    "training_curves",
+    "write_report",
+]

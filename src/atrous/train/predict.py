@@ -1,0 +1,71 @@
+"""Segmenting image files with a trained network.
+
+Legend: C classes, H, W image size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from atrous._errors import DataError
+from atrous._files import whole_file, writable_folder
+from atrous.plots import grey, overlay, palette, save_indexed
+from atrous.train.data import read_image, standardise
+from atrous.train.weights import load_network
+
+
+def predict_files(images: Sequence[str | Path], weights: str | Path, out: str | Path) -> list[Path]:
+    """Segment image files; write `NAME.png`, a PNG of class numbers in class colours, and `NAME_overlay.png` for each.
+
+    Every image is standardised, as in training. All file names are checked before the first image is touched.
+
+    Args:
+        images: files that Pillow reads.
+        weights: a file of `save_network`.
+        out: the folder; made if absent.
+
+    Returns:
+        The paths of the class PNGs, in the order of `images`.
+
+    Raises:
+        DataError: an image that is absent or cannot be read, two images of the same name, or a folder that cannot be
+            written.
+        CheckpointError: a weights file that is not what it should be.
+    """
+    paths = [Path(image) for image in images]
+    _check_names(paths, Path(out))
+    network, config = load_network(weights)
+    folder = writable_folder(out)
+    channels = network.front_end.in_channels
+    colours = palette(len(config.classes))
+    written = []
+    for path in track(paths, "segmenting", console=Console(stderr=True), transient=True):
+        image = read_image(path, channels)
+        with torch.inference_mode():
+            labels = network(standardise(image)[None]).argmax(1)[0].numpy()
+        written.append(folder / f"{path.stem}.png")
+        save_indexed(labels, colours, written[-1])
+        pixels = grey(image[0].numpy()) if channels == 1 else image.permute(1, 2, 0).byte().numpy()
+        with whole_file(folder / f"{path.stem}_overlay.png") as part:
+            Image.fromarray(overlay(pixels, labels, colours)).save(part)
+    return written
+
+
+def _check_names(paths: Sequence[Path], out: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: no such image file")
+        if path.resolve().parent == out.resolve():
+            raise DataError(f"{path}: lies in the output folder {out}, where its prediction would replace it")
+    twice = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{twice[0]}: two images have this name and would share one prediction; give each its own folder"
+        )
