@@ -16,4 +16,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the demo."""
     from atrous.train import run_demo
 
-    run_demo(options.out, options.seed)
+    metrics = run_demo(options.out, options.seed)
+    for name in ("front_end", "with_context", "undilated", "default_init"):
+        print(f"{name:>12}  mean IoU {metrics[name]:.3f}")
+    print(f"{metrics['seconds']:.0f} seconds; look at {options.out / 'report.html'}")

@@ -5,8 +5,8 @@ from atrous._extras import need
 need("train", "atrous.train")
 
 from atrous.train.data import Textures, read_image, standardise  # noqa: E402
-from atrous.train.demo import run_demo  # noqa: E402
-from atrous.train.fit import History, fit, test  # noqa: E402
+from atrous.train.demo import Settings, run_demo  # noqa: E402
+from atrous.train.fit import History, evaluate, fit  # noqa: E402
 from atrous.train.module import SegmentationModule  # noqa: E402
 from atrous.train.predict import predict_files  # noqa: E402
 from atrous.train.weights import NetworkConfig, load_network, save_network  # noqa: E402
@@ -15,7 +15,9 @@ __all__ = [
     "History",
     "NetworkConfig",
     "SegmentationModule",
+    "Settings",
     "Textures",
+    "evaluate",
     "fit",
     "load_network",
     "predict_files",
@@ -23,5 +25,4 @@ __all__ = [
     "run_demo",
     "save_network",
     "standardise",
-    "test",
 ]

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
@@ -28,7 +27,7 @@ from atrous.models import DilatedNet, dilation_small
 from atrous.nn import ContextModule, Conv2d
 from atrous.plots import Report, Variant, contact_sheet, grey, write_report
 from atrous.train.data.textures import SPLITS, Split, Textures
-from atrous.train.fit import History, fit, test
+from atrous.train.fit import History, evaluate, fit
 from atrous.train.module import SegmentationModule
 from atrous.train.weights import NetworkConfig, save_network
 
@@ -80,11 +79,20 @@ def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -
         DataError: the folder cannot be written; raised before any work.
 
     Source: Yu and Koltun 2016, sections 3 to 5.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> one = {"max_epochs": 1, "steps_per_epoch": 1}
+        >>> little = Settings((32, 32), (64, 96), (4, 1, 1), cached=2, front_end=one, context=one)
+        >>> with TemporaryDirectory() as folder:
+        ...     metrics = run_demo(folder, seed=1, settings=little)
+        >>> list(metrics)
+        ['front_end', 'with_context', 'undilated', 'default_init', 'seed', 'seconds', 'versions']
     """
     start = time.perf_counter()
     settings = settings or Settings()
     out = writable_folder(out)
-    console = Console()
+    console = Console(stderr=True)
     data = {
         split: Textures(split, length, settings.size, seed=seed)
         for split, length in zip(SPLITS, settings.lengths, strict=True)
@@ -112,8 +120,6 @@ def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -
     metrics: dict[str, Any] = {variant.name: variant.mean_iou for variant in variants}
     metrics |= {"seed": seed, "seconds": report.seconds, "versions": report.versions}
     _write(out, report, metrics, outcomes)
-    console.print(_table(report))
-    console.print(f"look at {out / 'report.html'}")
     return metrics
 
 
@@ -138,7 +144,7 @@ def _experiment(data: dict[Split, Textures], settings: Settings, logs: Path, see
     module = SegmentationModule(network, network.upsample, classes)
     batches = {split: DataLoader(mosaics, 4, shuffle=split == "train") for split, mosaics in data.items()}
     history = fit(module, batches["train"], batches["val"], logs / "front_end", **settings.front_end)
-    yield _Outcome("front_end", "front end", network, front_end, history, test(module, batches["test"]))
+    yield _Outcome("front_end", "front end", network, front_end, history, evaluate(module, batches["test"]))
 
     scores = {split: _scores(network, mosaics, settings.cached) for split, mosaics in data.items()}
     for name, (title, options) in CONTEXTS.items():
@@ -148,13 +154,15 @@ def _experiment(data: dict[Split, Textures], settings: Settings, logs: Path, see
         batches = {split: DataLoader(maps, 16, shuffle=split == "train") for split, maps in scores.items()}
         history = fit(module, batches["train"], batches["val"], logs / name, **settings.context)
         whole = DilatedNet(front_end, context, "centre")
-        yield _Outcome(name, title, whole, context, history, test(module, batches["test"]))
+        yield _Outcome(name, title, whole, context, history, evaluate(module, batches["test"]))
 
 
 def _scores(network: DilatedNet, mosaics: Textures, most: int) -> Any:
     """Return the frozen front end's scores of the first mosaics, with their labels."""
     chosen = Subset(mosaics, range(min(most, len(mosaics))))
-    batches = track(DataLoader(chosen, 8), f"scores of {mosaics.split} mosaics", transient=True)
+    batches = track(
+        DataLoader(chosen, 8), f"scores of {mosaics.split} mosaics", console=Console(stderr=True), transient=True
+    )
     with torch.inference_mode():
         pairs = [(network.features(images), labels) for images, labels in batches]
     scores, labels = (torch.cat(part).clone() for part in zip(*pairs, strict=True))
@@ -200,12 +208,3 @@ def _write(out: Path, report: Report, metrics: dict[str, Any], outcomes: list[_O
     write_report(report, out / "report.html")
     with whole_file(out / "metrics.json") as part:
         part.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-
-
-def _table(report: Report) -> Table:
-    table = Table("network", "mean IoU", "gain", "trained parameters", "seconds")
-    for variant in report.variants:
-        gain = variant.mean_iou - report.variants[0].mean_iou
-        cells = f"{variant.mean_iou:.3f}", f"{gain:+.3f}", f"{variant.parameters:,}", f"{variant.seconds:.0f}"
-        table.add_row(variant.title, *cells)
-    return table

@@ -62,10 +62,20 @@ def fit(
         The history of the run.
 
     Source: Lightning's Trainer does the work.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from atrous.models import ScoreUpsample
+        >>> module = SegmentationModule(torch.nn.Conv2d(1, 2, 1), ScoreUpsample(1), num_classes=2)
+        >>> pairs = [(torch.ones(1, 4, 4), torch.ones(4, 4).long())] * 3
+        >>> with TemporaryDirectory() as folder:
+        ...     history = fit(module, DataLoader(pairs), DataLoader(pairs), folder, max_epochs=2, steps_per_epoch=3)
+        >>> [step for step, mean_iou in history.validation]
+        [2, 5]
     """
     folder = Path(folder)
     best = ModelCheckpoint(folder, "best", "val/mean_iou", mode="max", save_last=True, enable_version_counter=False)
-    callbacks: list[lightning.Callback] = [best, RichProgressBar(leave=False)]
+    callbacks: list[lightning.Callback] = [best, _progress()]
     if patience is not None:
         callbacks.append(EarlyStopping("val/mean_iou", mode="max", patience=patience))
     start = time.perf_counter()
@@ -74,7 +84,7 @@ def fit(
             accelerator="auto",
             callbacks=callbacks,
             limit_train_batches=steps_per_epoch,
-            log_every_n_steps=5,
+            log_every_n_steps=min(5, steps_per_epoch),
             logger=CSVLogger(folder, name="", version=""),
             max_epochs=max_epochs,
             num_sanity_val_steps=0,
@@ -87,14 +97,34 @@ def fit(
     return History(_column(rows, "train/loss"), _column(rows, "val/mean_iou"), time.perf_counter() - start)
 
 
-def test(module: SegmentationModule, batches: Batches) -> dict[str, torch.Tensor]:
-    """Return `mean_iou` (), `class_iou` (C,) and `confusion` (C, C) over the batches."""
+def evaluate(module: SegmentationModule, batches: Batches) -> dict[str, torch.Tensor]:
+    """Judge a network at the labels' full size.
+
+    Args:
+        module: with the weights to judge.
+        batches: inputs and labels.
+
+    Returns:
+        `mean_iou` (), `class_iou` (C,) and `confusion` (C, C; row: true class, column: predicted).
+
+    Example:
+        >>> from atrous.models import ScoreUpsample
+        >>> module = SegmentationModule(torch.nn.Identity(), ScoreUpsample(1), num_classes=2)
+        >>> pairs = [(torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]), torch.tensor([[1, 1]]))]
+        >>> evaluate(module, DataLoader(pairs))["confusion"]
+        tensor([[0, 0],
+                [1, 1]])
+    """
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator="auto", logger=False, callbacks=[RichProgressBar(leave=False)], enable_model_summary=False
+            accelerator="auto", logger=False, callbacks=[_progress()], enable_model_summary=False
         )
         trainer.test(module, batches, verbose=False)
     return module.test_result
+
+
+def _progress() -> RichProgressBar:
+    return RichProgressBar(console_kwargs={"stderr": True})
 
 
 @contextmanager

@@ -38,6 +38,17 @@ def predict_files(images: Sequence[str | Path], weights: str | Path, out: str | 
         DataError: an image that is absent or cannot be read, two images of the same name, or a folder that cannot be
             written.
         CheckpointError: a weights file that is not what it should be.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from atrous.train import NetworkConfig, save_network
+        >>> config = NetworkConfig("dilation_small", {"num_classes": 2, "in_channels": 1}, ("brick", "grass"))
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("L", (40, 30)).save(f"{folder}/wall.png")
+        ...     save_network(config.build(), config, f"{folder}/net.safetensors")
+        ...     masks = predict_files([f"{folder}/wall.png"], f"{folder}/net.safetensors", f"{folder}/out")
+        >>> [path.name for path in masks]
+        ['wall.png']
     """
     paths = [Path(image) for image in images]
     _check_names(paths, Path(out))
@@ -52,7 +63,8 @@ def predict_files(images: Sequence[str | Path], weights: str | Path, out: str | 
             labels = network(standardise(image)[None]).argmax(1)[0].numpy()
         written.append(folder / f"{path.stem}.png")
         save_indexed(labels, colours, written[-1])
-        pixels = grey(image[0].numpy()) if channels == 1 else image.permute(1, 2, 0).byte().numpy()
+        in_colour = channels == 3 and image.max() <= 255
+        pixels = image.permute(1, 2, 0).byte().numpy() if in_colour else grey(image[0].numpy())
         with whole_file(folder / f"{path.stem}_overlay.png") as part:
             Image.fromarray(overlay(pixels, labels, colours)).save(part)
     return written

@@ -40,16 +40,15 @@ def read_image(path: str | Path, channels: int) -> torch.Tensor:
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file)
-            if channels == 3:
-                pixels = np.asarray(image.convert("RGB"))
-            else:
-                # 16-bit and float modes are grey already and would be clipped to 8 bits by "L".
-                pixels = np.asarray(image if image.mode[0] in "IF" else image.convert("L"))[..., None]
+            # Grey of 16 or 32 bits (modes I and F) would be clipped to 8 by a conversion.
+            deep = image.mode[0] in "IF"
+            pixels = np.asarray(image if deep else image.convert("L" if channels == 1 else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow's own words for an unknown format repeat the path; a missing file's are the system's.
         reason = getattr(error, "strerror", None) or ("no such format" if "identify" in str(error) else str(error))
         raise DataError(f"{path}: cannot be read as an image ({reason}); expected a whole JPEG, PNG or TIFF") from error
-    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous()
+    planes = torch.from_numpy(pixels.astype(np.float32)).reshape(*pixels.shape[:2], -1).movedim(2, 0)
+    return planes.expand(channels, -1, -1).contiguous()
 
 
 def standardise(image: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,41 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from atrous.models import ScoreUpsample, dilation_small
+from atrous.train import SegmentationModule
+
+
+def test_the_loss_is_on_the_grid_of_the_scores_and_leaves_255_out():
+    module = SegmentationModule(torch.nn.Identity(), ScoreUpsample(4, "corner"), num_classes=3)
+    scores, labels = torch.randn(2, 3, 2, 3), torch.randint(3, (2, 8, 12))
+    labels[0, 0, 0] = 255
+    sampled = labels[:, ::4, ::4]
+    expected = -F.log_softmax(scores, 1).gather(1, sampled.clamp(max=2)[:, None])[:, 0][sampled != 255].mean()
+    torch.testing.assert_close(module.training_step((scores, labels), 0), expected)
+
+
+def test_a_network_with_features_is_trained_before_its_upsampling():
+    net = dilation_small(3, 1, width=1 / 16)
+    module = SegmentationModule(net, net.upsample, 3)
+    assert module(torch.zeros(1, 1, 40, 44)).shape == (1, 3, 10, 11)
+
+
+@pytest.mark.parametrize("alignment", ["corner", "centre"])
+@pytest.mark.parametrize("size", [(8, 12), (9, 10), (3, 1)])
+def test_sample_undoes_upsampling(alignment, size):
+    """Labels drawn as blocks, brought to the grid of the scores, are the blocks' labels."""
+    upsample = ScoreUpsample(4, alignment)
+    grid = torch.randint(5, (2, -(-size[0] // 4), -(-size[1] // 4)))
+    blocks = grid.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, : size[0], : size[1]]
+    assert torch.equal(upsample.sample(blocks), grid)
+
+
+def test_metrics_by_hand():
+    module = SegmentationModule(torch.nn.Identity(), ScoreUpsample(1), num_classes=2)
+    predicted, truth = torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 255]]])
+    module.test_metrics.update(*module._labels((F.one_hot(predicted, 2).movedim(-1, 1).float(), truth)))
+    result = module.test_metrics.compute()
+    assert result["class_iou"].tolist() == [0.5, 0.5]
+    assert result["confusion"].tolist() == [[1, 0], [1, 1]]
+    assert result["mean_iou"] == 0.5

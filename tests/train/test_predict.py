@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from atrous import CheckpointError, DataError
+from atrous.plots import palette
+from atrous.train import NetworkConfig, predict_files, read_image, save_network, standardise
+
+
+@pytest.fixture(params=[1, 3])
+def trained(request, tmp_path):
+    """A network on disk and an image that it takes."""
+    arguments = {"num_classes": 4, "in_channels": request.param, "width": 1 / 16}
+    config = NetworkConfig("dilation_small", arguments, tuple("abcd"))
+    network = config.build().eval()
+    # Class 3 where the last features are strong, class 1 elsewhere.
+    with torch.no_grad():
+        network.front_end.final.weight[3].fill_(1.0)
+        network.front_end.final.bias[1] = 5.0
+    save_network(network, config, tmp_path / "net.safetensors")
+    pixels = np.full((45, 62, 3), 128, np.uint8)
+    pixels[:, 31:] = np.random.default_rng(0).integers(0, 255, (45, 31, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return network, tmp_path
+
+
+def test_masks_are_indexed_and_overlays_have_the_images_size(trained):
+    network, folder = trained
+    paths = predict_files([folder / "photo.png"], folder / "net.safetensors", folder / "out")
+    assert paths == [folder / "out" / "photo.png"]
+    image = read_image(folder / "photo.png", network.front_end.in_channels)
+    with torch.inference_mode():
+        expected = network(standardise(image)[None]).argmax(1)[0].numpy()
+    assert len(np.unique(expected)) > 1
+    with Image.open(paths[0]) as mask:
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.asarray(mask), expected)
+        np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), palette(4)[expected])
+    with Image.open(folder / "out" / "photo_overlay.png") as overlay:
+        assert (overlay.mode, overlay.size) == ("RGB", (62, 45))
+
+
+def test_a_bad_image_leaves_nothing_of_its_own(trained):
+    _, folder = trained
+    whole = (folder / "photo.png").read_bytes()
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"half.png: cannot be read"):
+        predict_files([folder / "photo.png", folder / "half.png"], folder / "net.safetensors", folder / "out")
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["photo.png", "photo_overlay.png"]
+
+
+def test_messages(trained):
+    _, folder = trained
+    photo, weights, out = folder / "photo.png", folder / "net.safetensors", folder / "out"
+    with pytest.raises(DataError, match=r"absent.png: no such image file"):
+        predict_files([folder / "absent.png"], weights, out)
+    with pytest.raises(DataError, match=r"photo.png: lies in the output folder"):
+        predict_files([photo], weights, folder)
+    (folder / "twin").mkdir()
+    (folder / "twin" / "photo.png").write_bytes(photo.read_bytes())
+    with pytest.raises(DataError, match=r"photo: two images have this name"):
+        predict_files([photo, folder / "twin" / "photo.png"], weights, out)
+    with pytest.raises(CheckpointError, match=r"no such weights file"):
+        predict_files([photo], folder / "none.safetensors", out)
+    with pytest.raises(DataError, match=r"photo.png: cannot be written .* writable"):
+        predict_files([photo], weights, photo)
+    assert not out.exists()

@@ -1,0 +1,121 @@
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from atrous import CheckpointError, DataError
+from atrous.train import NetworkConfig, load_network, save_network
+
+CONFIG = NetworkConfig("dilation_small", {"num_classes": 3, "in_channels": 1, "width": 1 / 16}, ("a", "b", "c"))
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code from the weights file ran')",)
+
+
+@pytest.fixture
+def network():
+    return CONFIG.build().eval()
+
+
+@pytest.mark.parametrize("context", [True, False])
+def test_round_trip(tmp_path, context):
+    config = replace(CONFIG, context=context)
+    network = config.build().eval()
+    save_network(network, config, tmp_path / "net.safetensors")
+    other, read = load_network(tmp_path / "net.safetensors")
+    image = torch.randn(1, 1, 40, 50)
+    assert torch.equal(other(image), network(image))
+    assert read == config
+    assert not other.training
+
+
+def test_plain_pt_files_are_read(tmp_path, network):
+    torch.save({"state_dict": network.state_dict(), "config": asdict(CONFIG)}, tmp_path / "net.pt")
+    other, _ = load_network(tmp_path / "net.pt")
+    assert torch.equal(other.front_end.final.weight, network.front_end.final.weight)
+
+
+def refused(path, message):
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_network(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path):
+    torch.save({"state_dict": Bomb(), "config": {}}, tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", "holds Python code or objects besides tensors")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Bomb()))
+    refused(tmp_path / "bare.pth", "holds Python code or objects besides tensors")
+    (tmp_path / "named.safetensors").write_bytes(pickle.dumps(Bomb()))
+    refused(tmp_path / "named.safetensors", "not a whole safetensors file")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("part", [0, 0.1, 0.9])
+def test_truncated(tmp_path, network, suffix, part):
+    path = tmp_path / f"net{suffix}"
+    if suffix == ".pt":
+        torch.save({"state_dict": network.state_dict(), "config": asdict(CONFIG)}, path)
+    else:
+        save_network(network, CONFIG, path)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    refused(path, "not a whole|or is damaged")
+
+
+def written(path, weights, /, **changes):
+    metadata = {"atrous": json.dumps({**asdict(CONFIG), **changes})}
+    safetensors.torch.save_file(weights.state_dict(), path, metadata)
+    return path
+
+
+def test_weights_that_do_not_fit(tmp_path, network):
+    path = tmp_path / "net.safetensors"
+    five = {"num_classes": 5, "in_channels": 1, "width": 1 / 16}
+    refused(written(path, network, arguments=five, classes=tuple("abcde")), "weights of 3 classes, expected 5")
+    refused(written(path, network, classes=("a", "b")), "2 class names for 3 classes")
+    wide = {"num_classes": 3, "in_channels": 1, "width": 1 / 8}
+    refused(written(path, network, arguments=wide), r"entries do not fit dilation_small, the first front_end\.conv1_1")
+    refused(written(path, network, network="resnet"), r"network: got 'resnet', expected one of")
+    refused(written(path, network, arguments={"depth": 3}), "cannot be built from")
+    refused(written(path, network, surprise=1), "its config is not one of atrous")
+    refused(written(path, network, classes=None), "its config is not one of atrous")
+
+
+def test_files_without_a_config(tmp_path, network):
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "net.safetensors")
+    refused(tmp_path / "net.safetensors", "has no 'atrous' entry")
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    refused(tmp_path / "net.pt", "expected a dict of 'state_dict' and 'config'")
+    refused(tmp_path / "absent.safetensors", "no such weights file")
+    refused(tmp_path, "no such weights file")
+
+
+def test_a_folder_that_is_none(tmp_path, network):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"net.safetensors: cannot be written"):
+        save_network(network, CONFIG, tmp_path / "file" / "net.safetensors")
+
+
+def test_killed_while_writing(tmp_path, network):
+    """A process that dies between the first byte and the last leaves the old file under its name."""
+    path = tmp_path / "net.safetensors"
+    save_network(network, CONFIG, path)
+    before = path.read_bytes()
+    script = (
+        "import os, signal, sys\n"
+        "from atrous._files import whole_file\n"
+        "with whole_file(sys.argv[1]) as part:\n"
+        "    part.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -9
+    assert path.read_bytes() == before
+    load_network(path)
