@@ -8,7 +8,7 @@ from atrous._errors import MissingExtra
 
 EXTRAS = {
     "plots": ("matplotlib", "PIL"),
-    "train": ("lightning", "torchmetrics", "safetensors", "skimage", "scipy", "PIL", "rich"),
+    "train": ("lightning", "torchmetrics", "safetensors", "skimage", "PIL", "rich"),
 }
 """Extra -> the modules that it brings."""
 

@@ -56,7 +56,7 @@ class Settings:
     mosaic: tuple[int, int] = (1024, 1536)
     lengths: tuple[int, int, int] = (4096, 32, 64)
     cached: int = 320
-    front_end: dict[str, int] = field(default_factory=lambda: {"max_epochs": 15, "steps_per_epoch": 50, "patience": 3})
+    front_end: dict[str, int] = field(default_factory=lambda: {"max_epochs": 20, "steps_per_epoch": 50, "patience": 3})
     context: dict[str, int] = field(default_factory=lambda: {"max_epochs": 14, "steps_per_epoch": 20})
 
 

@@ -15,7 +15,6 @@ import skimage.data
 import skimage.filters
 import torch
 import torch.nn.functional as F
-from scipy.spatial import KDTree
 
 from atrous._errors import DataError
 
@@ -124,9 +123,15 @@ def _regions(rng: np.random.Generator, size: tuple[int, int], region: float) -> 
     pitch = region / 5
     coarse = rng.standard_normal((1, 2, int(height / pitch) + 2, int(width / pitch) + 2), np.float32)
     warp = F.interpolate(torch.from_numpy(coarse), size, mode="bicubic")[0].numpy()
-    pixels = np.mgrid[:height, :width] + region / 8 * warp
-    seeds = rng.uniform(size=(count, 2)) * size
-    return KDTree(seeds).query(np.moveaxis(pixels, 0, -1))[1], count
+    rows, columns = np.mgrid[:height, :width].astype(np.float32) + np.float32(region / 8) * warp
+    nearest = np.full(size, np.inf, np.float32)
+    regions = np.empty(size, np.intp)
+    for index, (row, column) in enumerate((rng.uniform(size=(count, 2)) * size).astype(np.float32)):
+        distance = (rows - row) ** 2 + (columns - column) ** 2
+        closer = distance < nearest
+        nearest[closer] = distance[closer]
+        regions[closer] = index
+    return regions, count
 
 
 def _paste(rng: np.random.Generator, mosaic: Floats, mask: npt.NDArray[np.bool_], texture: Floats) -> None:
