@@ -36,4 +36,4 @@ check: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 docs: $(READY)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -3,7 +3,7 @@
 from atrous._extras import need
 
 try:
-    from atrous.plots.contact_sheet import contact_sheet
+    from atrous.plots.sheet import contact_sheet
     from atrous.plots.curves import training_curves
     from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed
     from atrous.plots.pixels import grey, thin

@@ -6,7 +6,7 @@ need("train", "atrous.train")
 
 from atrous.train.data import Textures, read_image, standardise  # noqa: E402
 from atrous.train.demo import Settings, run_demo  # noqa: E402
-from atrous.train.fit import History, evaluate, fit  # noqa: E402
+from atrous.train.loop import History, evaluate, fit  # noqa: E402
 from atrous.train.module import SegmentationModule  # noqa: E402
 from atrous.train.predict import predict_files  # noqa: E402
 from atrous.train.weights import NetworkConfig, load_network, save_network  # noqa: E402

@@ -27,7 +27,7 @@ from atrous.models import DilatedNet, dilation_small
 from atrous.nn import ContextModule, Conv2d
 from atrous.plots import Report, Variant, contact_sheet, grey, write_report
 from atrous.train.data.textures import SPLITS, Split, Textures
-from atrous.train.fit import History, evaluate, fit
+from atrous.train.loop import History, evaluate, fit
 from atrous.train.module import SegmentationModule
 from atrous.train.weights import NetworkConfig, save_network
 
@@ -50,13 +50,17 @@ class Settings:
         cached: training mosaics whose scores the context modules learn from.
         front_end: options of `fit` for the front end.
         context: options of `fit` for every context module.
+
+    Example:
+        >>> Settings().context
+        {'max_epochs': 14, 'steps_per_epoch': 20}
     """
 
     size: tuple[int, int] = (256, 256)
     mosaic: tuple[int, int] = (1024, 1536)
     lengths: tuple[int, int, int] = (4096, 32, 64)
     cached: int = 320
-    front_end: dict[str, int] = field(default_factory=lambda: {"max_epochs": 20, "steps_per_epoch": 50, "patience": 3})
+    front_end: dict[str, int] = field(default_factory=lambda: {"max_epochs": 18, "steps_per_epoch": 50, "patience": 3})
     context: dict[str, int] = field(default_factory=lambda: {"max_epochs": 14, "steps_per_epoch": 20})
 
 

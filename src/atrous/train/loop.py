@@ -30,6 +30,11 @@ class History:
         losses: (step, training loss).
         validation: (step, validation mean IoU).
         seconds: of wall time.
+
+    Example:
+        >>> history = History(losses=((4, 2.0), (9, 1.5)), validation=((9, 0.25),), seconds=1.0)
+        >>> history.validation[-1]
+        (9, 0.25)
     """
 
     losses: tuple[tuple[int, float], ...]
