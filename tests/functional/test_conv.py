@@ -200,12 +200,27 @@ def test_messages(call, error, message):
 
 
 def test_more_messages():
-    with pytest.raises(ShapeError, match=r"got input of torch.float32 and weight of torch.float64.*autocast"):
-        functional.conv1d(torch.zeros(1, 1, 4), torch.zeros(1, 1, 2, dtype=torch.float64))
+    x, w, b = torch.zeros(1, 1, 4), torch.zeros(1, 1, 2), torch.zeros(1)
+    for device in ("cpu", "meta"):
+        for tensors in ((x, w.double()), (x, w, b.double())):
+            with pytest.raises(ShapeError, match=r"of torch.float32, torch.float64, expected one dtype.*autocast"):
+                functional.conv1d(*(tensor.to(device) for tensor in tensors))
     with pytest.raises(BackendError, match=r"'aten' cannot run torch.int64 tensors"):
         functional.conv1d(torch.ones(1, 1, 4).long(), torch.ones(1, 1, 2).long(), backend="aten")
     with pytest.raises(ShapeError, match="a signal with 2 axes and a kernel with 1"):
         functional.dilated_convolve(torch.zeros(3, 3), torch.zeros(3))
+
+
+@pytest.mark.parametrize("backend", NAMES)
+def test_meta_tensors(backend):
+    x, w = torch.zeros(1, 2, 9, device="meta"), torch.zeros(4, 2, 3, device="meta")
+    assert functional.conv1d(x, w, dilation=2, backend=backend).shape == (1, 4, 5)
+
+
+def test_the_reference_without_channels_is_the_bias():
+    bias = torch.tensor([1.0, 2.0])
+    result = functional.conv1d(torch.zeros(1, 0, 5), torch.zeros(2, 0, 3), bias, backend="reference")
+    assert torch.equal(result, bias[None, :, None].expand(1, 2, 3))
 
 
 def test_integers_go_to_the_reference():

@@ -104,17 +104,30 @@ def test_centre_alignment_is_the_published_deconvolution_inside():
     torch.testing.assert_close(result[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4])
 
 
-def test_life_of_a_network():
+@pytest.mark.parametrize("part", ["whole", "front_end"])
+def test_life_of_a_network(part):
     net = models.dilation_small(3, 1, width=1 / 16)
-    image = torch.randn(2, 1, 40, 44)
+    net = net if part == "whole" else net.front_end
+    image = torch.randn(2, 1, 70, 74)
     expected = net(image)
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         torch.testing.assert_close(other(image), expected)
     torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="aot_eager")(image), expected)
     auto = torch.export.Dim.AUTO
     program = torch.export.export(net, (image,), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
-    bigger = torch.randn(3, 1, 61, 50)
+    bigger = torch.randn(3, 1, 81, 77)
     torch.testing.assert_close(program.module()(bigger), net(bigger))
+
+
+@pytest.mark.parametrize("alignment", ["corner", "centre"])
+def test_life_of_the_upsampling(alignment):
+    upsample, scores, size = models.ScoreUpsample(4, alignment), torch.randn(2, 3, 6, 7), (23, 26)
+    expected = upsample(scores, size)
+    for other in (copy.deepcopy(upsample), pickle.loads(pickle.dumps(upsample))):
+        assert torch.equal(other(scores, size), expected)
+    torch.testing.assert_close(torch.compile(upsample, fullgraph=True, backend="aot_eager")(scores, size), expected)
+    program = torch.export.export(upsample, (scores, size))
+    torch.testing.assert_close(program.module()(scores, size), expected)
 
 
 @pytest.mark.parametrize(

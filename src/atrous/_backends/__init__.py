@@ -18,7 +18,8 @@ NAMES = tuple(_BACKENDS)
 def choose(operation: str, input: torch.Tensor, ndim: int, backend: str | None) -> Callable[..., torch.Tensor]:
     """Return the implementation of `operation`: the named backend's, or the best one for this input.
 
-    The written table: `aten` for floating and complex tensors with one to three axes, `reference` for the rest.
+    The written table: `aten` for floating and complex tensors with one to three axes, `reference` for the rest (torch
+    convolves some integer dtypes on some devices, and none of them with every dilation).
 
     Raises:
         BackendError: a name that no backend has, or a named backend that cannot run this input.

@@ -247,10 +247,12 @@ def _check(ndim: int, input: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"{name}: bias: got shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
-    if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+    dtypes = {tensor.dtype for tensor in (input, weight, bias) if tensor is not None}
+    device = input.device.type
+    if len(dtypes) > 1 and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         raise ShapeError(
-            f"{name}: got input of {input.dtype} and weight of {weight.dtype}, expected one dtype; "
-            "convert one of them, or use torch.autocast"
+            f"{name}: got input, weight and bias of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
+            "convert them, or use torch.autocast"
         )
 
 

@@ -3,12 +3,12 @@
 from atrous._extras import need
 
 try:
-    from atrous.plots.sheet import contact_sheet
     from atrous.plots.curves import training_curves
     from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed
     from atrous.plots.pixels import grey, thin
     from atrous.plots.receptive_field import receptive_field_growth
     from atrous.plots.report import Report, Variant, write_report
+    from atrous.plots.sheet import contact_sheet
 except ModuleNotFoundError:
     need("plots", "atrous.plots")
     raise

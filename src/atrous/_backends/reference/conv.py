@@ -21,23 +21,31 @@ def conv(
     Sums in float32 below float32, and rounds once.
     """
     device = input.device.type
+    if not torch.amp.is_autocast_available(device):
+        return _convolve(input, weight, bias, geometry, groups)
     if torch.is_autocast_enabled(device):
         input, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (input, weight))
-    dtype = input.dtype
     with torch.autocast(device, enabled=False):
-        if dtype in (torch.float16, torch.bfloat16):
-            input, weight = input.float(), weight.float()
-        total = _sum_of_taps(input, weight, geometry, groups)
-        if bias is not None:
-            total = total + bias.to(total.dtype).view(-1, *[1] * geometry.ndim)
-        return total.to(dtype)
+        return _convolve(input, weight, bias, geometry, groups)
+
+
+def _convolve(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry, groups: int
+) -> torch.Tensor:
+    dtype = input.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        input, weight = input.float(), weight.float()
+    total = _sum_of_taps(input, weight, geometry, groups)
+    if bias is not None:
+        total = total + bias.to(total.dtype).view(-1, *[1] * geometry.ndim)
+    return total.to(dtype)
 
 
 def _sum_of_taps(input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, groups: int) -> torch.Tensor:
     size = geometry.output_size(input.shape[2:])
     padded = F.pad(input, [side for pair in reversed(geometry.padding) for side in pair])
     padded = padded.reshape(padded.shape[0], groups, weight.shape[1], *padded.shape[2:])
-    weight = weight.reshape(groups, -1, *weight.shape[1:])
+    weight = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     total = input.new_zeros(input.shape[0], weight.shape[0] * weight.shape[1], *size)
     for tap in itertools.product(*map(range, geometry.kernel)):
         seen = padded
