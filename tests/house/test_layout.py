@@ -20,6 +20,7 @@ COVERED_BY = {
     "_backends/aten/conv.py": "functional/test_conv.py",
     "_backends/reference/conv.py": "functional/test_conv.py",
     "cli/__init__.py": "cli/test_cli.py",
+    "plots/results.py": "plots/test_report.py",
 }
 
 # A word alone, not the tail of a longer path or of a closing tag.

@@ -7,7 +7,8 @@ try:
     from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed
     from atrous.plots.pixels import grey, thin
     from atrous.plots.receptive_field import receptive_field_growth
-    from atrous.plots.report import Report, Variant, write_report
+    from atrous.plots.report import write_report
+    from atrous.plots.results import Report, Variant
     from atrous.plots.sheet import contact_sheet
 except ModuleNotFoundError:
     need("plots", "atrous.plots")

@@ -6,13 +6,11 @@ Legend: V variants.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from atrous.plots.report import Variant
+from atrous.plots.results import Variant
 
 VARIANT_COLOURS = ("#1f83c9", "#e0701a", "#8a8f98", "#b45fa5", "#129a78", "#b89a00")
 """Colours of variants, by position; readable on white and on black, apart for colour-blind readers."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
 from atrous._errors import ShapeError
@@ -26,82 +23,13 @@ from atrous.plots.curves import VARIANT_COLOURS, training_curves
 from atrous.plots.masks import MISTAKE_COLOURS, indexed, mistakes, palette
 from atrous.plots.pixels import Labels, Pixels, grey, thin
 from atrous.plots.receptive_field import receptive_field_growth
+from atrous.plots.results import Report, Variant
 
 _NAMES = ("front_end", "with_context", "undilated", "default_init")
 _LONGEST = 1536
 _LIGHT = {"ink": "#1f2328", "paper": "#ffffff"}
 _DARK = {"ink": "#e3e7eb", "paper": "#14171b"}
 """Ink and paper of the page, as in its style sheet."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What one network of the experiment reached.
-
-    Args:
-        name: 'front_end', 'with_context', 'undilated' or 'default_init'.
-        title: the name for readers.
-        mean_iou: over the classes, on the test mosaics, 0 to 1.
-        class_iou: K values; nan where a class does not occur.
-        prediction: (H, W) labels of the mosaic shown.
-        mosaic_iou: mean IoU on that mosaic.
-        losses: pairs of step and training loss.
-        validation: pairs of step and validation mean IoU.
-        parameters: number trained in this stage.
-        seconds: of training.
-
-    Example:
-        >>> import numpy as np
-        >>> labels = np.zeros((2, 3), np.uint8)
-        >>> Variant("front_end", "front end", 0.5, (0.5,), labels, 0.5, ((4, 2.0),), ((9, 0.5),), 10, 1.0).mean_iou
-        0.5
-    """
-
-    name: str
-    title: str
-    mean_iou: float
-    class_iou: tuple[float, ...]
-    prediction: Labels
-    mosaic_iou: float
-    losses: tuple[tuple[int, float], ...]
-    validation: tuple[tuple[int, float], ...]
-    parameters: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """An experiment on dilation: what was done, on which mosaic, and what every variant reached.
-
-    Args:
-        seed: of the whole experiment.
-        seconds: it took.
-        versions: package to version.
-        classes: K names.
-        image: (H, W) the noisy mosaic, any real type.
-        truth: (H, W) labels.
-        variants: front end, with context, undilated control and default initialisation, in this order.
-        growth: for each layer of the context module its dilation and its receptive field in features.
-        stride: pixels from one feature to the next.
-        front_end_field: receptive field of the front end, pixels.
-
-    Example:
-        >>> import numpy as np
-        >>> labels = np.zeros((2, 3), np.uint8)
-        >>> Report(0, 1.0, {}, ("brick",), labels * 0.5, labels, (), ((1, 3), (2, 7)), 4, 58).growth[-1]
-        (2, 7)
-    """
-
-    seed: int
-    seconds: float
-    versions: dict[str, str]
-    classes: tuple[str, ...]
-    image: NDArray[Any]
-    truth: Labels
-    variants: tuple[Variant, ...]
-    growth: tuple[tuple[int, int], ...]
-    stride: int
-    front_end_field: int
 
 
 def write_report(report: Report, path: str | Path) -> None:

@@ -5,16 +5,12 @@ Legend: H, W mosaic size, K classes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from atrous.plots.masks import colourise, palette
 from atrous.plots.pixels import grey, thin
-
-if TYPE_CHECKING:
-    from atrous.plots.report import Report
+from atrous.plots.results import Report
 
 _WIDTH = 768
 
