@@ -1,7 +1,9 @@
+import errno
+
 import pytest
 
 from atrous import DataError
-from atrous._files import whole_file
+from atrous._files import whole_file, writable_folder
 
 
 def test_appears_whole(tmp_path):
@@ -30,6 +32,29 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 
 def test_message(tmp_path):
     (tmp_path / "file").write_text("")
-    message = r"file/a.txt: cannot be written \(.*\); choose a folder"
+    message = r"file/a.txt: cannot be written \(.*\); choose another place"
     with pytest.raises(DataError, match=message), whole_file(tmp_path / "file" / "a.txt") as part:
         part.write_text("")
+
+
+def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(DataError, match=r"a.txt: cannot be written \(No space left\); free some space"):
+        write(target, OSError(errno.ENOSPC, "No space left"))
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def write(target, error):
+    with whole_file(target) as part:
+        part.write_text("half")
+        raise error
+
+
+def test_writable_folder(tmp_path):
+    assert writable_folder(tmp_path / "new" / "deep").is_dir()
+    assert list((tmp_path / "new" / "deep").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file: cannot be written \(.*\); choose another place"):
+        writable_folder(tmp_path / "file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,10 +25,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # a name must not outlive a power cut that its content does not
         part.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{path}: cannot be written ({reason}); choose a folder that is writable") from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -45,4 +47,10 @@ def writable_folder(path: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose a folder that is writable") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space" if full else "choose another place, and one that is writable"
+    return DataError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")

@@ -5,6 +5,7 @@ Legend: N axes, S input size, k kernel size, s stride, d dilation, (b, a) paddin
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -144,6 +145,22 @@ class Geometry:
                     sides[axis][side] += window.padding[axis][side] * jump[axis]
                 jump[axis] *= window.stride[axis]
         return cls(tuple(field), tuple(jump), (1,) * ndim, tuple((before, after) for before, after in sides))
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return integers of any make as `int` and sequences as tuples, words as they are: equal values look alike.
+
+    Raises:
+        GeometryError: something that is neither; 2.0 is no integer.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        return tuple(plain(name, entry) for entry in value)
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise GeometryError(f"{name}: got {value!r}, expected integers") from error
 
 
 def _per_axis(name: str, value: Any, ndim: int) -> tuple[Any, ...]:

@@ -34,5 +34,7 @@ def test_bad_input_exits_2_with_one_sentence(folder, capsys):
         (["one.png"], "absent.safetensors", "absent.safetensors"),
     ):
         assert call(folder, *images, weights=weights) == 2
-        error = capsys.readouterr().err.strip().splitlines()[-1]
+        error = capsys.readouterr().err
         assert error.startswith(f"atrous: {folder / named}: ")
+        assert error.count("\n") == 1
+        assert not (folder / "out").exists() or not list((folder / "out").iterdir())

@@ -42,15 +42,21 @@ def test_grid(case, backend, dtype):
 
 @every_case
 def test_reference_is_torch(case):
-    """Against torch's operator on an input padded by hand."""
-    x, w, b = case.tensors(torch.float64)
+    """Output and gradients against torch's operator on an input padded by hand."""
     geometry = Geometry.resolve(case.kernel, case.stride, case.padding, case.dilation, ndim=case.ndim)
-    padded = F.pad(x, [side for pair in reversed(geometry.padding) for side in pair])
-    expected = TORCH[case.ndim](padded, w, b, geometry.stride, 0, geometry.dilation, case.groups)
-    result = CONV[case.ndim](x, w, b, **case.options, backend="reference")
-    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
-    spatial = geometry.output_size(x.shape[-case.ndim :])
-    assert result.shape[-case.ndim :] == spatial
+    tensors = [t if t is None else t.requires_grad_() for t in case.tensors(torch.float64)]
+    padded = F.pad(tensors[0], [side for pair in reversed(geometry.padding) for side in pair])
+    expected = TORCH[case.ndim](padded, *tensors[1:], geometry.stride, 0, geometry.dilation, case.groups)
+    result = CONV[case.ndim](*tensors, **case.options, backend="reference")
+    assert result.shape[-case.ndim :] == geometry.output_size(case.size)
+    leaves = [t for t in tensors if t is not None]
+    seed = torch.randn_like(expected)
+    for ours, theirs in zip(
+        [result, *torch.autograd.grad(result, leaves, seed)],
+        [expected, *torch.autograd.grad(expected, leaves, seed)],
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["1d-causal", "2d-anisotropic", "2d-multiplier", "2d-words", "3d"])
@@ -185,7 +191,7 @@ def bad(ndim, *shapes, **options):
         (bad(1, (1, 3, 8), (4, 3, 3), (3,)), ShapeError, r"bias: got shape \(3,\), expected \(4,\)"),
         (bad(1, (1, 3, 8), (4, 3, 3), dilation=4), ShapeError, r"input of \(8,\) pixels.*extent \(9,\)"),
         (bad(1, (1, 3, 8), (4, 3, 3), stride=0), GeometryError, r"stride: got \(0,\), expected integers of at least 1"),
-        (bad(1, (1, 3, 8), (4, 3, 3), stride=1.5), GeometryError, r"stride: got \(1.5,\)"),
+        (bad(1, (1, 3, 8), (4, 3, 3), stride=1.5), GeometryError, "stride: got 1.5, expected integers"),
         (bad(1, (1, 3, 8), (4, 3, 3), padding=-1), GeometryError, "padding: got .* at least 0"),
         (bad(1, (1, 3, 8), (4, 3, 3), padding="full"), GeometryError, "padding: got 'full', expected one of"),
         (bad(1, (1, 3, 8), (4, 3, 3), padding=(1, 2)), GeometryError, r"write \(\(1, 2\),\)"),
@@ -199,16 +205,94 @@ def test_messages(call, error, message):
         call()
 
 
+def test_one_bad_call_does_not_harm_the_next():
+    """Equal values of other types (True == 1 == 1.0) must neither poison the cached plans nor slip through them."""
+    x, w = torch.randn(1, 2, 9), torch.randn(3, 2, 3)
+    expected = F.conv1d(x, w)
+    for stride in (True, np.int64(1), torch.tensor(1), 1):
+        torch.testing.assert_close(functional.conv1d(x, w, stride=stride), expected)
+    with pytest.raises(GeometryError, match=r"stride: got 1.0, expected integers"):
+        functional.conv1d(x, w, stride=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("backend", NAMES)
+def test_autocast_is_torchs(backend, dtype):
+    x, w = torch.randn(1, 2, 9).to(dtype), torch.randn(3, 2, 3).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = F.conv1d(x, w, dilation=2)
+        result = functional.conv1d(x, w, dilation=2, backend=backend)
+    assert result.dtype == expected.dtype
+    torch.testing.assert_close(result, expected, rtol=2 * torch.finfo(expected.dtype).eps, atol=1e-2)
+
+
+def test_integers_stay_exact_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        result = functional.dilated_convolve(torch.tensor([1, 1000, 1001]), torch.tensor([1, 1]))
+    assert result.tolist() == [1, 1001, 2001, 1001]
+
+
+@pytest.mark.parametrize("padding", ["same", "causal", ((1, 3), (2, 2))], ids=str)
+def test_the_memory_format_stays(padding):
+    x, w = torch.randn(2, 4, 9, 9).to(memory_format=torch.channels_last), torch.randn(6, 4, 3, 3)
+    assert functional.conv2d(x, w, padding=padding, dilation=2).is_contiguous(memory_format=torch.channels_last)
+
+
+class Call(torch.nn.Module):
+    """What an exporter wants: a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args):
+        return self.function(*args)
+
+
+@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+def test_export_with_free_sizes(backend, mode):
+    def run(x, w):
+        return functional.conv2d(x, w, None, 2, ("causal", 2), 2, padding_mode=mode, backend=backend)
+
+    x, w = torch.randn(2, 3, 12, 13), torch.randn(4, 3, 3, 3)
+    auto = torch.export.Dim.AUTO
+    program = torch.export.export(Call(run), (x, w), dynamic_shapes=(({0: auto, 2: auto, 3: auto}, None),))
+    other = torch.randn(3, 3, 17, 20)
+    torch.testing.assert_close(program.module()(other, w), run(other, w))
+
+
+def test_dilated_convolve_compiles_exports_and_differentiates():
+    signal, kernel = torch.randn(9, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    expected = functional.dilated_convolve(signal, kernel, 2)
+    run = Call(lambda s, k: functional.dilated_convolve(s, k, 2))
+    torch.testing.assert_close(torch.compile(run, fullgraph=True, backend="aot_eager")(signal, kernel), expected)
+    torch.testing.assert_close(torch.export.export(run, (signal, kernel)).module()(signal, kernel), expected)
+    torch.testing.assert_close(torch.vmap(run, (0, None))(signal[None], kernel)[0], expected)
+    assert torch.autograd.gradcheck(run, (signal.requires_grad_(), kernel.requires_grad_()), check_forward_ad=True)
+
+
 def test_more_messages():
     x, w, b = torch.zeros(1, 1, 4), torch.zeros(1, 1, 2), torch.zeros(1)
     for device in ("cpu", "meta"):
         for tensors in ((x, w.double()), (x, w, b.double())):
             with pytest.raises(ShapeError, match=r"of torch.float32, torch.float64, expected one dtype.*autocast"):
                 functional.conv1d(*(tensor.to(device) for tensor in tensors))
-    with pytest.raises(BackendError, match=r"'aten' cannot run torch.int64 tensors"):
+    with pytest.raises(
+        BackendError, match=r"'aten' is for floating and complex tensors of 1 to 3 axes, got torch.int64 tensors"
+    ):
         functional.conv1d(torch.ones(1, 1, 4).long(), torch.ones(1, 1, 2).long(), backend="aten")
     with pytest.raises(ShapeError, match="a signal with 2 axes and a kernel with 1"):
         functional.dilated_convolve(torch.zeros(3, 3), torch.zeros(3))
+    with pytest.raises(ShapeError, match="an empty signal of shape"):
+        functional.dilated_convolve(torch.zeros(0), torch.zeros(3))
+    with pytest.raises(ShapeError, match=r"dilated_convolve: got tensors of torch.float32, torch.int64"):
+        functional.dilated_convolve(torch.zeros(3), torch.ones(3).long())
+    with pytest.raises(GeometryError, match="padding_mode: got 'refl', expected one of"):
+        functional.conv1d(x, w, padding_mode="refl")
+    for mode, most in (("reflect", 3), ("circular", 4)):
+        with pytest.raises(ShapeError, match=rf"{mode}'.*on an axis of 4 pixels, expected at most {most}"):
+            functional.conv1d(x, w, padding=5, padding_mode=mode)
 
 
 @pytest.mark.parametrize("backend", NAMES)

@@ -18,3 +18,23 @@ def test_as_numpy(size, margin):
 def test_message(shape):
     with pytest.raises(ShapeError, match="H and W of at least 2 pixels"):
         reflect_pad(torch.zeros(shape), 1)
+
+
+def test_a_negative_margin():
+    with pytest.raises(ShapeError, match="a margin of -1"):
+        reflect_pad(torch.zeros(1, 1, 4, 4), -1)
+
+
+def test_compile_export_vmap_gradcheck():
+    x = torch.randn(1, 2, 7, 6, dtype=torch.float64, requires_grad=True)
+    run = torch.nn.ReflectionPad2d(5)
+    expected = run(x)
+
+    class Pad(torch.nn.Module):
+        def forward(self, image):
+            return reflect_pad(image, 5)
+
+    torch.testing.assert_close(torch.compile(Pad(), fullgraph=True, backend="aot_eager")(x), expected)
+    torch.testing.assert_close(torch.export.export(Pad(), (x,)).module()(x), expected)
+    torch.testing.assert_close(torch.vmap(Pad())(x[None])[0], expected)
+    assert torch.autograd.gradcheck(Pad(), x)

@@ -50,6 +50,11 @@ def test_published_layers():
     assert list(front_end.children())[-1] is front_end.final
 
 
+def test_a_slice_is_the_layers_up_to_there():
+    front_end = models.dilation_small(2, 1).front_end
+    assert list(dict(front_end[:3].named_children())) == ["conv1_1", "conv1_1_relu", "pool1"]
+
+
 def test_receptive_field_by_gradient():
     """What one score reads, measured with positive weights so that nothing cancels."""
     front_end = models.dilation_small(2, 1, width=1 / 16).front_end.double()
@@ -140,9 +145,11 @@ def test_life_of_the_upsampling(alignment):
             ShapeError,
             "sides of at least 373 pixels; pad it by `margin` = 186",
         ),
-        (lambda: models.ScoreUpsample(8, "middle"), GeometryError, "alignment: got 'middle', expected 'corner' or"),
+        (lambda: models.ScoreUpsample(8, "middle"), GeometryError, "alignment 'middle', expected at least 1, and"),
         (lambda: models.ScoreUpsample(2)(torch.zeros(1, 1, 2, 2), (5, 4)), ShapeError, "expected at most 4 x 4"),
+        (lambda: models.ScoreUpsample(0), GeometryError, "got factor 0"),
         (lambda: models.dilation_small(2, 1)(torch.zeros(1, 1, 1, 9)), ShapeError, "at least 2 pixels"),
+        (lambda: models.dilation_small(2, 1)(torch.zeros(1, 3, 9, 9)), ShapeError, r"expected \(B, 1, H, W\)"),
     ],
 )
 def test_messages(call, error, message):

@@ -86,6 +86,25 @@ def test_messages(option):
         ContextModule(3, **option)
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ContextModule(3, std=-1), GeometryError, "std: got -1"),
+        (lambda: ContextModule(3, std=float("nan")), GeometryError, "std: got nan"),
+        (lambda: ContextModule(3).reset_parameters("foo"), GeometryError, "init: got 'foo'"),
+        (
+            lambda: ContextModule(3)(torch.zeros(1, 4, 8, 8)),
+            ShapeError,
+            r"got scores of shape .* expected \(B, 3, H, W\)",
+        ),
+        (lambda: ContextModule(3)(torch.zeros(3, 8, 8)), ShapeError, "got scores of shape"),
+    ],
+)
+def test_more_messages(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
 def test_no_classes():
     with pytest.raises(ShapeError, match="num_classes: got 0, expected at least 1"):
         ContextModule(0)

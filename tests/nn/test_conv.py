@@ -2,6 +2,7 @@ import copy
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +69,19 @@ def test_a_changed_dilation_counts():
     assert layer(torch.zeros(1, 1, 9, 9)).shape == (1, 1, 9, 9)
 
 
+def test_torchs_hook_for_other_weights_keeps_our_paddings():
+    layer = nn.Conv1d(1, 1, 2, padding="causal", bias=False)
+    doubled = layer._conv_forward(torch.ones(1, 1, 4), 2 * layer.weight, None)
+    torch.testing.assert_close(doubled, 2 * layer(torch.ones(1, 1, 4)))
+
+
+@pytest.mark.parametrize("padding", [np.int64(1), (np.int64(1),), [1, 1], ((1, 1), (1, 1)), (1,)], ids=str)
+def test_integers_of_any_make(padding):
+    layer = nn.Conv2d(1, 1, 3, padding=padding)
+    assert "padding" in repr(layer)
+    assert layer(torch.zeros(1, 1, 5, 5)).shape == (1, 1, 5, 5)
+
+
 def test_dtype_and_device():
     layer = nn.Conv1d(1, 1, 3, padding="causal", dtype=torch.float64, device="meta")
     assert (layer.weight.dtype, layer.weight.device.type) == (torch.float64, "meta")
@@ -79,6 +93,8 @@ def test_dtype_and_device():
         (lambda: nn.Conv1d(1, 1, 3, padding=(1, 2)), GeometryError, r"write \(\(1, 2\),\)"),
         (lambda: nn.Conv2d(1, 1, 3, padding="full"), GeometryError, "got 'full'"),
         (lambda: nn.Conv2d(1, 1, 3, stride=0), GeometryError, "stride: got"),
+        (lambda: nn.Conv2d(1, 1, 3, dilation=0), GeometryError, "dilation: got"),
+        (lambda: nn.Conv1d(1, 1, 3, dilation=0, padding="causal"), GeometryError, "dilation: got"),
         (lambda: nn.Conv1d(1, 1, 3)(torch.zeros(1, 2, 8)), ShapeError, "conv1d: got 2 input channels"),
     ],
 )

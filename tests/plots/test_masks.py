@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from atrous import DataError, ShapeError
-from atrous.plots import colourise, indexed, mistakes, overlay, palette, save_indexed
+from atrous.plots import colourise, indexed, mistakes, overlay, palette, save_indexed, save_picture
 from atrous.plots.masks import MISTAKE_COLOURS, _difference, _perceived
 
 LABELS = np.array([[0, 1, 2], [2, 255, 0]])
@@ -115,3 +115,12 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     with pytest.raises(DataError, match=r"mask\.png: cannot be written"):
         save_indexed(LABELS, palette(3), tmp_path / "mask.png")
     assert [file.name for file in tmp_path.iterdir()] == ["mask.png"]
+
+
+def test_save_picture_is_whole_or_absent(tmp_path):
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    save_picture(pixels, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), pixels)
+    with pytest.raises(DataError, match=r"a.png: cannot be written"):
+        save_picture(pixels, tmp_path / "a.png" / "a.png")

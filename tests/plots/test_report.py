@@ -157,6 +157,6 @@ def test_a_report_that_cannot_be_written_leaves_nothing_behind(make_report, tmp_
 
 def test_a_folder_that_is_a_file_is_named(make_report, tmp_path):
     (tmp_path / "demo").write_text("a file")
-    with pytest.raises(DataError, match=r"report\.html: cannot be written \(.*\); choose a folder that is writable"):
+    with pytest.raises(DataError, match=r"report\.html: cannot be written \(.*\); choose another place"):
         write_report(make_report(), tmp_path / "demo" / "report.html")
     assert (tmp_path / "demo").read_text() == "a file"

@@ -55,6 +55,13 @@ def test_the_weights_predict_the_mosaic(demo):
         assert labels.max() < 8
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_found_before_the_work(tmp_path, seed):
+    with pytest.raises(DataError, match=rf"demo: seed: got {seed}, expected 0 to 4294967295"):
+        run_demo(tmp_path / "out", seed)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unwritable_folder_is_found_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file: cannot be written"):

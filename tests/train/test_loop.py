@@ -1,8 +1,10 @@
 import csv
 
+import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from atrous import DataError
 from atrous.models import ScoreUpsample
 from atrous.train import SegmentationModule, evaluate, fit
 
@@ -30,6 +32,12 @@ def test_learns_logs_and_leaves_the_best_weights(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"best.ckpt", "last.ckpt", "metrics.csv"}
     with (tmp_path / "metrics.csv").open() as file:
         assert {"step", "train/loss", "val/mean_iou"} <= set(csv.DictReader(file).fieldnames)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file: training stopped, log or checkpoint cannot be written"):
+        fit(module(), problem(), problem(), tmp_path / "file", max_epochs=1, steps_per_epoch=1)
 
 
 def test_stops_when_the_validation_no_longer_rises(tmp_path):

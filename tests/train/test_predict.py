@@ -59,10 +59,35 @@ def test_messages(trained):
         predict_files([photo], weights, folder)
     (folder / "twin").mkdir()
     (folder / "twin" / "photo.png").write_bytes(photo.read_bytes())
-    with pytest.raises(DataError, match=r"photo: two images have this name"):
+    with pytest.raises(DataError, match=r"photo.png: two images would share this output"):
         predict_files([photo, folder / "twin" / "photo.png"], weights, out)
+    (folder / "photo_overlay.png").write_bytes(photo.read_bytes())
+    with pytest.raises(DataError, match=r"photo_overlay.png: two images would share this output"):
+        predict_files([photo, folder / "photo_overlay.png"], weights, out)
     with pytest.raises(CheckpointError, match=r"no such weights file"):
         predict_files([photo], folder / "none.safetensors", out)
     with pytest.raises(DataError, match=r"photo.png: cannot be written .* writable"):
         predict_files([photo], weights, photo)
     assert not out.exists()
+
+
+def test_an_image_too_thin_is_named(trained):
+    _, folder = trained
+    Image.new("RGB", (1, 40)).save(folder / "thin.png")
+    with pytest.raises(DataError, match=r"thin.png: reflect_pad: got shape .* at least 2 pixels"):
+        predict_files([folder / "thin.png"], folder / "net.safetensors", folder / "out")
+    assert list((folder / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK", "L", "1", "F"])
+def test_images_of_every_mode(trained, mode):
+    """Float images in 0..1 are stretched for the overlay, not cut to black."""
+    _, folder = trained
+    with Image.open(folder / "photo.png") as photo:
+        image = photo.convert(mode)
+    if mode == "F":
+        image = image.point(lambda value: value * (1 / 255) + 0)
+    image.save(folder / "other.tiff")
+    predict_files([folder / "other.tiff"], folder / "net.safetensors", folder / "out")
+    with Image.open(folder / "out" / "other_overlay.png") as overlay:
+        assert np.asarray(overlay).std() > 10

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -58,6 +59,14 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
     refused(tmp_path / "named.safetensors", "not a whole safetensors file")
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_junk(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    for content in (b"hello", b"\x80", *(rng.bytes(size) for size in range(1, 60))):
+        (tmp_path / f"net{suffix}").write_bytes(content)
+        refused(tmp_path / f"net{suffix}", "not a whole|or is damaged|expected a dict")
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("part", [0, 0.1, 0.9])
 def test_truncated(tmp_path, network, suffix, part):
@@ -87,13 +96,26 @@ def test_weights_that_do_not_fit(tmp_path, network):
     refused(written(path, network, arguments={"depth": 3}), "cannot be built from")
     refused(written(path, network, surprise=1), "its config is not one of atrous")
     refused(written(path, network, classes=None), "its config is not one of atrous")
+    refused(written(path, network, classes="abc"), "its config is not one of atrous")
+    refused(written(path, network, classes=[None] * 3), "its config is not one of atrous")
+    refused(written(path, network, context="no"), "its config is not one of atrous")
+    refused(written(path, network, arguments=[1]), "its config is not one of atrous")
+    huge = {"num_classes": 10**9, "in_channels": 1}
+    refused(written(path, network, arguments=huge), "cannot be built from")
+    refused(written(path, network, arguments={**huge, "width": 1e308}), "cannot be built from")
+    network.front_end.fc7.bias.data[0] = float("nan")
+    refused(written(path, network), r"front_end\.fc7\.bias holds torch.float32 or no finite numbers")
+    refused(written(path, network.double()), "expected finite float32")
 
 
 def test_files_without_a_config(tmp_path, network):
     safetensors.torch.save_file(network.state_dict(), tmp_path / "net.safetensors")
     refused(tmp_path / "net.safetensors", "has no 'atrous' entry")
     torch.save(network.state_dict(), tmp_path / "net.pt")
-    refused(tmp_path / "net.pt", "expected a dict of 'state_dict' and 'config'")
+    refused(tmp_path / "net.pt", "expected a dict of 'state_dict', tensors by name, and 'config'")
+    for content in ([1, 2], {"state_dict": [1], "config": {}}, {"state_dict": {"a": 1}, "config": {}}):
+        torch.save(content, tmp_path / "net.pt")
+        refused(tmp_path / "net.pt", "expected a dict of 'state_dict'")
     refused(tmp_path / "absent.safetensors", "no such weights file")
     refused(tmp_path, "no such weights file")
 
@@ -102,6 +124,8 @@ def test_a_folder_that_is_none(tmp_path, network):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"net.safetensors: cannot be written"):
         save_network(network, CONFIG, tmp_path / "file" / "net.safetensors")
+    with pytest.raises(DataError, match=r"net.pt: expected a file name that ends in .safetensors"):
+        save_network(network, CONFIG, tmp_path / "net.pt")
 
 
 def test_killed_while_writing(tmp_path, network):

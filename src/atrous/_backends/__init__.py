@@ -26,15 +26,18 @@ def choose(operation: str, input: torch.Tensor, ndim: int, backend: str | None) 
     """
     if backend is not None and backend not in _BACKENDS:
         raise BackendError(f"{operation}: got backend={backend!r}, expected None or one of {NAMES}")
-    reason = _aten_refuses(input, ndim)
+    reason = _not_for_aten(input, ndim)
     if backend == "aten" and reason:
-        raise BackendError(f"{operation}: backend 'aten' cannot run {reason}; leave backend=None or name 'reference'")
+        raise BackendError(
+            f"{operation}: backend 'aten' is for floating and complex tensors of 1 to 3 axes, got {reason}; "
+            "leave backend=None or name 'reference'"
+        )
     name = backend or ("reference" if reason else "aten")
     implementation: Callable[..., torch.Tensor] = getattr(_BACKENDS[name], operation)
     return implementation
 
 
-def _aten_refuses(input: torch.Tensor, ndim: int) -> str | None:
+def _not_for_aten(input: torch.Tensor, ndim: int) -> str | None:
     if not (input.is_floating_point() or input.is_complex()):
         return f"{input.dtype} tensors"
     return None if ndim <= 3 else f"{ndim} axes"

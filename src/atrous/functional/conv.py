@@ -6,15 +6,15 @@ Legend: B batch, C channels in, D channels out, S input size, P output size, K k
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from atrous._backends import choose
-from atrous._errors import ShapeError
-from atrous._geometry import Geometry, Ints, Padding
+from atrous._errors import GeometryError, ShapeError
+from atrous._geometry import Geometry, Ints, Padding, plain
 
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
@@ -55,7 +55,7 @@ def conv1d(
 
     Raises:
         ShapeError: tensors that do not fit one another, or a kernel wider than the padded input.
-        GeometryError: a stride, padding or dilation that cannot be.
+        GeometryError: a stride, padding, dilation or padding_mode that cannot be.
         BackendError: an unknown backend, or a named one that cannot run this call.
 
     Source: the contract of `torch.nn.functional.conv1d`; 'causal' as in van den Oord et al. 2016 (WaveNet).
@@ -171,7 +171,7 @@ def dilated_convolve(signal: torch.Tensor, kernel: torch.Tensor, dilation: Ints 
         (*P), with P = S + dilation (K - 1) per axis.
 
     Raises:
-        ShapeError: a signal and a kernel with different numbers of axes, or without any.
+        ShapeError: a signal and a kernel of different dtypes or numbers of axes, without any, or an empty signal.
         GeometryError: a dilation below 1.
 
     Source: Huszar, Dilated convolutions and Kronecker factored convolutions, 2016; Yu and Koltun 2016, eq. 2.
@@ -186,6 +186,10 @@ def dilated_convolve(signal: torch.Tensor, kernel: torch.Tensor, dilation: Ints 
             f"dilated_convolve: got a signal with {ndim} axes and a kernel with {kernel.ndim}, "
             "expected the same number, at least 1; batches and channels go through conv1d, conv2d, conv3d"
         )
+    if not signal.numel():
+        raise ShapeError(f"dilated_convolve: got an empty signal of shape {tuple(signal.shape)}, expected some samples")
+    _check_dtypes("dilated_convolve", signal, kernel)
+    dilation = plain("dilation", dilation)
     extent = Geometry.resolve(tuple(kernel.shape), dilation=dilation, ndim=ndim).extent
     margin = tuple((size - 1, size - 1) for size in extent)
     geometry = Geometry.resolve(tuple(kernel.shape), padding=margin, dilation=dilation, ndim=ndim)
@@ -205,13 +209,17 @@ def _conv(
     padding_mode: str,
     backend: str | None,
 ) -> torch.Tensor:
-    _check(ndim, input, weight, bias, groups)
+    _check(f"conv{ndim}d", _AXES[ndim], input, weight, bias, groups)
+    if padding_mode not in _PADDING_MODES:
+        raise GeometryError(f"conv{ndim}d: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
     # Dynamo would trace through the cache and warn, and a compiled graph builds its plan only once.
     resolve = _resolve if torch.compiler.is_compiling() else _resolve_cached
-    geometry = resolve(tuple(weight.shape[2:]), _frozen(stride), _frozen(padding), _frozen(dilation), ndim)
+    options = plain("stride", stride), plain("padding", padding), plain("dilation", dilation)
+    geometry = resolve(tuple(weight.shape[2:]), *options, ndim)
     run = choose("conv", input, ndim, backend)
     batched = input if input.ndim == ndim + 2 else input[None]
     if padding_mode != "zeros":
+        _check_padding(ndim, batched, geometry, padding_mode)
         batched = F.pad(batched, [side for pair in reversed(geometry.padding) for side in pair], mode=padding_mode)
         geometry = resolve(geometry.kernel, geometry.stride, 0, geometry.dilation, ndim)
     if not torch.compiler.is_compiling():
@@ -227,12 +235,10 @@ def _resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim:
 _resolve_cached = lru_cache(maxsize=1024)(_resolve)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(entry) for entry in value) if isinstance(value, (list, tuple)) else value
-
-
-def _check(ndim: int, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int) -> None:
-    name, axes = f"conv{ndim}d", _AXES[ndim]
+def _check(
+    name: str, axes: str, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int
+) -> None:
+    ndim = axes.count(",") + 1
     if weight.ndim != ndim + 2:
         raise ShapeError(
             f"{name}: weight: got shape {tuple(weight.shape)}, expected (D, C/groups, *K), {ndim + 2} axes"
@@ -240,20 +246,35 @@ def _check(ndim: int, input: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
     if input.ndim not in (ndim + 1, ndim + 2):
         raise ShapeError(f"{name}: input: got shape {tuple(input.shape)}, expected (B, C, {axes}) or (C, {axes})")
     channels = input.shape[-ndim - 1]
-    if groups < 1 or weight.shape[0] % groups or channels != weight.shape[1] * groups:
+    if not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups or channels != weight.shape[1] * groups:
         raise ShapeError(
             f"{name}: got {channels} input channels, weight {tuple(weight.shape)} and groups={groups}, expected "
             f"{weight.shape[1]} * groups input channels and groups to divide the {weight.shape[0]} output channels"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"{name}: bias: got shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
-    dtypes = {tensor.dtype for tensor in (input, weight, bias) if tensor is not None}
-    device = input.device.type
+    _check_dtypes(name, input, weight, *(() if bias is None else (bias,)))
+
+
+def _check_dtypes(name: str, *tensors: torch.Tensor) -> None:
+    dtypes = {tensor.dtype for tensor in tensors}
+    device = tensors[0].device.type
     if len(dtypes) > 1 and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         raise ShapeError(
-            f"{name}: got input, weight and bias of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
+            f"{name}: got tensors of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
             "convert them, or use torch.autocast"
         )
+
+
+def _check_padding(ndim: int, input: torch.Tensor, geometry: Geometry, mode: str) -> None:
+    room = {"reflect": 1, "circular": 0}
+    if mode in room and not torch.compiler.is_compiling():
+        for size, sides in zip(input.shape[2:], geometry.padding, strict=True):
+            if max(sides) > size - room[mode]:
+                raise ShapeError(
+                    f"conv{ndim}d: padding_mode {mode!r}: got padding {sides} on an axis of {size} pixels, "
+                    f"expected at most {size - room[mode]}; pad less, or by 'replicate'"
+                )
 
 
 def _check_extent(ndim: int, input: torch.Tensor, geometry: Geometry) -> None:

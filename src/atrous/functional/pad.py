@@ -22,7 +22,8 @@ def reflect_pad(input: torch.Tensor, margin: int) -> torch.Tensor:
         (B, C, H + 2 margin, W + 2 margin).
 
     Raises:
-        ShapeError: an image without an axis to mirror: not (B, C, H, W), or a side of 1 pixel.
+        ShapeError: an image without an axis to mirror: not (B, C, H, W), or a side of 1 pixel; a
+            negative margin.
 
     Source: Yu and Koltun 2016 pad the image by reflection; OpenCV calls it reflect-101.
 
@@ -35,9 +36,10 @@ def reflect_pad(input: torch.Tensor, margin: int) -> torch.Tensor:
                 [2., 1., 0., 1., 2., 1., 0.],
                 [5., 4., 3., 4., 5., 4., 3.]])
     """
-    if input.ndim != 4 or min(input.shape[2:]) < 2:
+    if input.ndim != 4 or min(input.shape[2:]) < 2 or margin < 0:
         raise ShapeError(
-            f"reflect_pad: got shape {tuple(input.shape)}, expected (B, C, H, W) with H and W of at least 2 pixels"
+            f"reflect_pad: got shape {tuple(input.shape)} and a margin of {margin}, "
+            "expected (B, C, H, W) with H and W of at least 2 pixels, and a margin of at least 0"
         )
     # torch reflects by at most size - 1 pixels; the result is again symmetric about its edges, so repeating is exact.
     rows = cols = margin

@@ -15,6 +15,7 @@ from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry
 from atrous.functional import reflect_pad
 from atrous.nn import ContextModule, Conv2d
+from atrous.nn.chain import Chain
 
 Alignment = Literal["corner", "centre"]
 
@@ -49,7 +50,7 @@ SMALL = (Stage(64, 1, 1, True), Stage(128, 1, 1, True), Stage(256, 1, 2, False))
 SMALL_HEAD = Head(512, 3, 4, 0.0)
 
 
-class FrontEnd(torch.nn.Sequential):
+class FrontEnd(Chain):
     """Turn an image into coarse class scores: VGG-16 without pool4 and pool5, their strides made dilations 2 and 4.
 
     No layer pads; pools round up, as in Caffe. Layers carry the published names (`conv1_1` ... `fc6`, `fc7`, `final`).
@@ -98,17 +99,6 @@ class FrontEnd(torch.nn.Sequential):
         self.reset_parameters()
 
     @property
-    def geometry(self) -> Geometry:
-        """The one window that the chain of layers amounts to; its kernel is the receptive field."""
-        windows = []
-        for layer in self:
-            if isinstance(layer, Conv2d):
-                windows.append(Geometry.resolve(layer.kernel_size, dilation=layer.dilation, ndim=2))
-            elif isinstance(layer, torch.nn.MaxPool2d):
-                windows.append(Geometry.resolve(2, stride=2, padding=((0, 1), (0, 1)), ndim=2))
-        return Geometry.compose(windows)
-
-    @property
     def margin(self) -> int:
         """Pixels to pad on every side of an image so that its scores are ceil(H / S) by ceil(W / S)."""
         return (self.geometry.kernel[0] - self.geometry.stride[0]) // 2
@@ -125,10 +115,10 @@ class FrontEnd(torch.nn.Sequential):
         """Return scores (B, C, h, w) of an image (B, A, H, W) that carries its own margin."""
         if not torch.compiler.is_compiling():
             least = 2 * self.margin + 1
-            if image.ndim != 4 or min(image.shape[2:]) < least:
+            if image.ndim != 4 or image.shape[1] != self.in_channels or min(image.shape[2:]) < least:
                 raise ShapeError(
-                    f"FrontEnd: got an image of shape {tuple(image.shape)}, expected (B, A, H, W) with sides of at "
-                    f"least {least} pixels; pad it by `margin` = {self.margin} pixels on every side"
+                    f"FrontEnd: got an image of shape {tuple(image.shape)}, expected (B, {self.in_channels}, H, W) "
+                    f"with sides of at least {least} pixels; pad it by `margin` = {self.margin} pixels on every side"
                 )
         return cast(torch.Tensor, super().forward(image))  # type: ignore[no-untyped-call]
 
@@ -146,7 +136,7 @@ class ScoreUpsample(torch.nn.Module):
         (B, C, h, w) to (B, C, H, W), where h S >= H and w S >= W.
 
     Raises:
-        GeometryError: an unknown alignment.
+        GeometryError: an unknown alignment, or a factor below 1.
         ShapeError: in the call, scores that do not cover the size.
 
     Source: fyu/dilation, `util.interp_map` (corner) and layer `ctx_upsample` (centre).
@@ -159,8 +149,11 @@ class ScoreUpsample(torch.nn.Module):
 
     def __init__(self, factor: int, alignment: Alignment = "corner") -> None:
         super().__init__()
-        if alignment not in ("corner", "centre"):
-            raise GeometryError(f"ScoreUpsample: alignment: got {alignment!r}, expected 'corner' or 'centre'")
+        if alignment not in ("corner", "centre") or factor < 1:
+            raise GeometryError(
+                f"ScoreUpsample: got factor {factor} and alignment {alignment!r}, "
+                "expected at least 1, and 'corner' or 'centre'"
+            )
         self.factor = factor
         self.alignment = alignment
 
@@ -210,6 +203,10 @@ class DilatedNet(torch.nn.Module):
 
     Shape:
         (B, A, H, W) to (B, C, H, W), for any H and W of at least 2.
+
+    Raises:
+        GeometryError: an unknown alignment.
+        ShapeError: in the call, an image of another number of channels, or with a side of 1 pixel.
 
     Source: Yu and Koltun 2016.
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from atrous._errors import GeometryError, ShapeError
-from atrous._geometry import Geometry
 from atrous.nn import init
+from atrous.nn.chain import Chain
 from atrous.nn.conv import Conv2d
 
 DILATIONS = {
@@ -23,7 +23,7 @@ DILATIONS = {
 """Number of layers -> dilations of the 3x3 layers; the last layer of all is 1x1."""
 
 
-class ContextModule(torch.nn.Sequential):
+class ContextModule(Chain):
     """Refine score maps by context: C maps in, C maps of the same size out.
 
     With the identity initialisation and std = 0 an untrained module returns max(input, 0): it can be put behind a
@@ -46,8 +46,8 @@ class ContextModule(torch.nn.Sequential):
         (B, C, H, W) to (B, C, H, W).
 
     Raises:
-        GeometryError: an unknown `channels`, `layers`, `padding` or `init`.
-        ShapeError: num_classes below 1.
+        GeometryError: an unknown `channels`, `layers`, `padding` or `init`, or a negative `std`.
+        ShapeError: num_classes below 1; in the call, scores of another shape than (B, C, H, W).
 
     Source: Yu and Koltun 2016, section 3 and table 1.
 
@@ -71,7 +71,7 @@ class ContextModule(torch.nn.Sequential):
         init: Literal["identity", "default"] = "identity",
         dilated: bool = True,
     ) -> None:
-        _check_options(num_classes, channels, layers, padding, init)
+        _check_options(num_classes, channels, layers, padding)
         super().__init__()
         self.num_classes = num_classes
         dilations = DILATIONS[layers] if dilated else (1,) * len(DILATIONS[layers])
@@ -86,17 +86,15 @@ class ContextModule(torch.nn.Sequential):
         self.margin = (self.geometry.kernel[0] - 1) // 2 if padding == "once" else 0
         self.reset_parameters(init, std)
 
-    @property
-    def geometry(self) -> Geometry:
-        """The one window that the convolutions amount to; its kernel is the receptive field."""
-        return Geometry.compose(
-            Geometry.resolve(layer.kernel_size, layer.stride, layer.padding, layer.dilation, ndim=2)
-            for layer in self
-            if isinstance(layer, Conv2d)
-        )
-
     def reset_parameters(self, initialisation: Literal["identity", "default"] = "identity", std: float = 0.01) -> None:
-        """Initialise all layers anew, by the identity (noise `std`, bias 0) or torch's default."""
+        """Initialise all layers anew, by the identity (noise `std`, bias 0) or torch's default.
+
+        Raises:
+            GeometryError: an unknown initialisation, or a std that is not a number of at least 0.
+        """
+        _check_option("init", initialisation, ("identity", "default"))
+        if not std >= 0:
+            raise GeometryError(f"ContextModule: std: got {std}, expected a number of at least 0")
         for layer in self:
             if isinstance(layer, Conv2d) and initialisation == "default":
                 layer.reset_parameters()
@@ -106,6 +104,10 @@ class ContextModule(torch.nn.Sequential):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Refine scores (B, C, H, W) into scores of the same shape."""
+        if input.ndim != 4 or input.shape[1] != self.num_classes:
+            raise ShapeError(
+                f"ContextModule: got scores of shape {tuple(input.shape)}, expected (B, {self.num_classes}, H, W)"
+            )
         if self.margin:
             input = F.pad(input, (self.margin,) * 4)
         return cast(torch.Tensor, super().forward(input))  # type: ignore[no-untyped-call]
@@ -120,14 +122,14 @@ def _large_widths(dilations: tuple[int, ...]) -> list[int]:
     return [*widths, widths[-1]]
 
 
-def _check_options(num_classes: int, channels: str, layers: int, padding: str, initialisation: str) -> None:
+def _check_options(num_classes: int, channels: str, layers: int, padding: str) -> None:
     if num_classes < 1:
         raise ShapeError(f"ContextModule: num_classes: got {num_classes}, expected at least 1")
-    for name, value, known in (
-        ("channels", channels, ("basic", "large")),
-        ("layers", layers, tuple(DILATIONS)),
-        ("padding", padding, ("once", "same")),
-        ("init", initialisation, ("identity", "default")),
-    ):
-        if value not in known:
-            raise GeometryError(f"ContextModule: {name}: got {value!r}, expected one of {known}")
+    _check_option("channels", channels, ("basic", "large"))
+    _check_option("layers", layers, tuple(DILATIONS))
+    _check_option("padding", padding, ("once", "same"))
+
+
+def _check_option(name: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        raise GeometryError(f"ContextModule: {name}: got {value!r}, expected one of {known}")

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from atrous import functional
-from atrous._geometry import Geometry, Ints, Padding
+from atrous._geometry import Geometry, Ints, Padding, plain
 
 
-def _torch_padding(padding: Padding, kernel_size: Ints, stride: Ints, ndim: int) -> Padding:
+def _torch_padding(padding: Padding, kernel_size: Ints, stride: Ints, dilation: Ints, ndim: int) -> Padding:
     """Return `padding` if torch's constructor knows it; else check it and return a stand-in for the constructor."""
-    geometry = Geometry.resolve(kernel_size, stride, padding, ndim=ndim)
+    geometry = Geometry.resolve(kernel_size, stride, padding, dilation, ndim=ndim)
     if isinstance(padding, str):
         return padding if padding == "valid" or (padding == "same" and set(geometry.stride) == {1}) else 0
     entries = padding if isinstance(padding, (tuple, list)) else (padding,)
@@ -46,7 +46,8 @@ class _Conv(torch.nn.Module):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        known = _torch_padding(padding, kernel_size, stride, self.ndim)
+        padding = plain("padding", padding)
+        known = _torch_padding(padding, kernel_size, stride, dilation, self.ndim)
         # The next class in line is torch.nn.Conv{1,2,3}d, whose signature this is.
         super().__init__(
             in_channels, out_channels, kernel_size, stride, known, dilation, groups, bias, padding_mode, device, dtype
@@ -56,9 +57,13 @@ class _Conv(torch.nn.Module):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Convolve (B, C, *S) to (B, D, *P), or the same without B."""
+        return self._conv_forward(input, self.weight, self.bias)
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        # torch's own hook for subclasses: whoever replaces the weight on the way keeps our paddings.
         convolve = getattr(functional, f"conv{self.ndim}d")
         options = self.stride, self.padding, self.dilation, self.groups
-        output: torch.Tensor = convolve(input, self.weight, self.bias, *options, padding_mode=self.padding_mode)
+        output: torch.Tensor = convolve(input, weight, bias, *options, padding_mode=self.padding_mode)
         return output
 
 

@@ -4,7 +4,7 @@ from atrous._extras import need
 
 try:
     from atrous.plots.curves import training_curves
-    from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed
+    from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed, save_picture
     from atrous.plots.pixels import grey, thin
     from atrous.plots.receptive_field import receptive_field_growth
     from atrous.plots.report import write_report
@@ -26,6 +26,7 @@ __all__ = [
     "palette",
     "receptive_field_growth",
     "save_indexed",
+    "save_picture",
     "thin",
     "training_curves",
     "write_report",

@@ -185,6 +185,28 @@ def indexed(labels: Labels, colours: Pixels) -> Image.Image:
     return image
 
 
+def save_picture(pixels: Pixels, path: str | Path) -> None:
+    """Write pixels as a picture file.
+
+    Args:
+        pixels: (H, W) grey or (H, W, 3) colours, uint8.
+        path: the file, its suffix the format; it appears only when whole.
+
+    Raises:
+        DataError: the file cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     save_picture(np.zeros((2, 3), np.uint8), f"{folder}/dark.png")
+        ...     with Image.open(f"{folder}/dark.png") as picture:
+        ...         picture.size
+        (3, 2)
+    """
+    with whole_file(path) as part:
+        Image.fromarray(pixels).save(part)
+
+
 def save_indexed(labels: Labels, colours: Pixels, path: str | Path) -> None:
     """Write labels as an 8-bit palette PNG, the format of VOC and Cityscapes: pixel value = class number.
 

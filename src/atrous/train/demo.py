@@ -15,17 +15,17 @@ from typing import Any
 
 import lightning
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from atrous._errors import DataError
 from atrous._files import whole_file, writable_folder
 from atrous._geometry import Geometry
 from atrous.models import DilatedNet, dilation_small
 from atrous.nn import ContextModule, Conv2d
-from atrous.plots import Report, Variant, contact_sheet, grey, write_report
+from atrous.plots import Report, Variant, contact_sheet, grey, save_picture, write_report
 from atrous.train.data.textures import SPLITS, Split, Textures
 from atrous.train.loop import History, evaluate, fit
 from atrous.train.module import SegmentationModule
@@ -80,7 +80,7 @@ def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -
         What stands in `metrics.json`: the four mean IoUs on the test mosaics, seed, seconds, versions.
 
     Raises:
-        DataError: the folder cannot be written; raised before any work.
+        DataError: the folder cannot be written, or the seed is out of range; raised before any work.
 
     Source: Yu and Koltun 2016, sections 3 to 5.
 
@@ -95,6 +95,8 @@ def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -
     """
     start = time.perf_counter()
     settings = settings or Settings()
+    if not 0 <= seed < 2**32:
+        raise DataError(f"demo: seed: got {seed}, expected 0 to {2**32 - 1}")
     out = writable_folder(out)
     console = Console(stderr=True)
     data = {
@@ -163,9 +165,14 @@ def _experiment(data: dict[Split, Textures], settings: Settings, logs: Path, see
 
 def _scores(network: DilatedNet, mosaics: Textures, most: int) -> Any:
     """Return the frozen front end's scores of the first mosaics, with their labels."""
+    console = Console(stderr=True)
     chosen = Subset(mosaics, range(min(most, len(mosaics))))
     batches = track(
-        DataLoader(chosen, 8), f"scores of {mosaics.split} mosaics", console=Console(stderr=True), transient=True
+        DataLoader(chosen, 8),
+        f"scores of {mosaics.split} mosaics",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
     with torch.inference_mode():
         pairs = [(network.features(images), labels) for images, labels in batches]
@@ -205,8 +212,7 @@ def _write(out: Path, report: Report, metrics: dict[str, Any], outcomes: list[_O
         arguments = {"num_classes": len(report.classes), "in_channels": Textures.channels}
         config = NetworkConfig("dilation_small", arguments, report.classes, context=outcome.name != "front_end")
         save_network(outcome.network, config, out / f"{outcome.name}.safetensors")
-    with whole_file(out / "mosaic.png") as part:
-        Image.fromarray(grey(report.image)).save(part)
+    save_picture(grey(report.image), out / "mosaic.png")
     with whole_file(out / "overview.png") as part:
         contact_sheet(report).savefig(part, dpi=110)
     write_report(report, out / "report.html")

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from atrous._errors import DataError
 from atrous.train.module import SegmentationModule
 
 Batches = DataLoader[tuple[torch.Tensor, torch.Tensor]]
@@ -66,6 +67,9 @@ def fit(
     Returns:
         The history of the run.
 
+    Raises:
+        DataError: log or checkpoints cannot be written.
+
     Source: Lightning's Trainer does the work.
 
     Example:
@@ -95,7 +99,10 @@ def fit(
             num_sanity_val_steps=0,
             enable_model_summary=False,
         )
-        trainer.fit(module, train, val)
+        try:
+            trainer.fit(module, train, val)
+        except OSError as error:
+            raise DataError(f"{folder}: training stopped, log or checkpoint cannot be written ({error})") from error
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     module.load_state_dict(state)
     rows = _read_log(folder / "metrics.csv")

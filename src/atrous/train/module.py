@@ -22,7 +22,7 @@ IGNORE = 255
 class SegmentationModule(lightning.LightningModule):
     """Train a network of scores, by cross-entropy on the scores' own grid; judge it at full size.
 
-    Batches are (inputs, labels): inputs anything that `scorer` takes, labels (B, H, W) integers with 255 to ignore.
+    Batches are (inputs, labels): inputs anything that the network takes, labels (B, H, W) integers with 255 to ignore.
     Logged: `train/loss` per step, `val/mean_iou` and `test/mean_iou` per epoch.
 
     Args:

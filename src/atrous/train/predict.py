@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from atrous._errors import DataError
-from atrous._files import whole_file, writable_folder
-from atrous.plots import grey, overlay, palette, save_indexed
+from atrous._errors import DataError, ShapeError
+from atrous._files import writable_folder
+from atrous.plots import grey, overlay, palette, save_indexed, save_picture
+from atrous.plots.pixels import Pixels
 from atrous.train.data import read_image, standardise
 from atrous.train.weights import load_network
 
@@ -41,6 +41,7 @@ def predict_files(images: Sequence[str | Path], weights: str | Path, out: str | 
 
     Example:
         >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
         >>> from atrous.train import NetworkConfig, save_network
         >>> config = NetworkConfig("dilation_small", {"num_classes": 2, "in_channels": 1}, ("brick", "grass"))
         >>> with TemporaryDirectory() as folder:
@@ -57,17 +58,24 @@ def predict_files(images: Sequence[str | Path], weights: str | Path, out: str | 
     channels = network.front_end.in_channels
     colours = palette(len(config.classes))
     written = []
-    for path in track(paths, "segmenting", console=Console(stderr=True), transient=True):
+    console = Console(stderr=True)
+    for path in track(paths, "segmenting", console=console, transient=True, disable=not console.is_terminal):
         image = read_image(path, channels)
-        with torch.inference_mode():
-            labels = network(standardise(image)[None]).argmax(1)[0].numpy()
+        try:
+            with torch.inference_mode():
+                labels = network(standardise(image)[None]).argmax(1)[0].numpy()
+        except ShapeError as error:
+            raise DataError(f"{path}: {error}") from error
         written.append(folder / f"{path.stem}.png")
         save_indexed(labels, colours, written[-1])
-        in_colour = channels == 3 and image.max() <= 255
-        pixels = image.permute(1, 2, 0).byte().numpy() if in_colour else grey(image[0].numpy())
-        with whole_file(folder / f"{path.stem}_overlay.png") as part:
-            Image.fromarray(overlay(pixels, labels, colours)).save(part)
+        save_picture(overlay(_shown(image), labels, colours), folder / f"{path.stem}_overlay.png")
     return written
+
+
+def _shown(image: torch.Tensor) -> Pixels:
+    """Return 8-bit pixels to lay colours over: the file's own if they are 8-bit colours, else stretched grey."""
+    own = len(image) == 3 and image.min() >= 0 and image.max() <= 255 and bool((image == image.round()).all())
+    return image.permute(1, 2, 0).byte().numpy() if own else grey(image[0].numpy())
 
 
 def _check_names(paths: Sequence[Path], out: Path) -> None:
@@ -76,8 +84,7 @@ def _check_names(paths: Sequence[Path], out: Path) -> None:
             raise DataError(f"{path}: no such image file")
         if path.resolve().parent == out.resolve():
             raise DataError(f"{path}: lies in the output folder {out}, where its prediction would replace it")
-    twice = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
+    outputs = Counter(path.stem + suffix for path in paths for suffix in ("", "_overlay"))
+    twice = [name for name, count in outputs.items() if count > 1]
     if twice:
-        raise DataError(
-            f"{twice[0]}: two images have this name and would share one prediction; give each its own folder"
-        )
+        raise DataError(f"{twice[0]}.png: two images would share this output; predict them into different folders")

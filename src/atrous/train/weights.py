@@ -6,16 +6,16 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
 import torch
 
 from atrous import models
-from atrous._errors import AtrousError, CheckpointError
+from atrous._errors import AtrousError, CheckpointError, DataError
 from atrous._files import whole_file
 
 _KEY = "atrous"
@@ -32,6 +32,9 @@ class NetworkConfig:
         classes: name of every class, in the order of the scores.
         context: False for a front end that is not yet followed by its context module.
 
+    Raises:
+        CheckpointError: a field of another type.
+
     Example:
         >>> config = NetworkConfig("dilation_small", {"num_classes": 2, "in_channels": 1}, ("brick", "grass"))
         >>> config.build().front_end.final.out_channels
@@ -41,7 +44,16 @@ class NetworkConfig:
     network: str
     arguments: Mapping[str, Any]
     classes: tuple[str, ...]
-    context: bool = field(default=True)
+    context: bool = True
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.classes, tuple) and all(isinstance(name, str) for name in self.classes)
+        spelled = isinstance(self.arguments, Mapping) and all(isinstance(name, str) for name in self.arguments)
+        if not (isinstance(self.network, str) and spelled and named and isinstance(self.context, bool)):
+            raise CheckpointError(
+                f"config: got {self}, expected the name of a network, its arguments by name, a tuple of class names, "
+                "and True or False for the context"
+            )
 
     def build(self) -> models.DilatedNet:
         """Return the network, freshly initialised.
@@ -53,7 +65,7 @@ class NetworkConfig:
             raise CheckpointError(f"network: got {self.network!r}, expected one of {_BUILDERS}")
         try:
             network: models.DilatedNet = getattr(models, self.network)(**self.arguments)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise CheckpointError(
                 f"network: {self.network} cannot be built from {dict(self.arguments)}: {error}"
             ) from error
@@ -71,7 +83,7 @@ def save_network(network: torch.nn.Module, config: NetworkConfig, path: str | Pa
         path: ending in `.safetensors`; appears only when whole.
 
     Raises:
-        DataError: the file cannot be written.
+        DataError: another suffix, or the file cannot be written.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -81,6 +93,8 @@ def save_network(network: torch.nn.Module, config: NetworkConfig, path: str | Pa
         ...     load_network(f"{folder}/net.safetensors")[1].classes
         ('brick', 'grass')
     """
+    if Path(path).suffix != ".safetensors":
+        raise DataError(f"{path}: expected a file name that ends in .safetensors")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with whole_file(path) as part:
         part.write_bytes(safetensors.torch.save(tensors, {_KEY: json.dumps(asdict(config))}))
@@ -90,7 +104,7 @@ def load_network(path: str | Path) -> tuple[models.DilatedNet, NetworkConfig]:
     """Read a weights file and return the network, in eval mode, with its config.
 
     Args:
-        path: written by `save_network`; or a `.pt`, `.pth` or `.ckpt` file that holds a dict of `state_dict` and
+        path: written by `save_network`; or a `.pt` or `.pth` file that holds a dict of `state_dict` and
             `config` (the fields of `NetworkConfig`), which is read without running any code in it.
 
     Raises:
@@ -106,15 +120,17 @@ def load_network(path: str | Path) -> tuple[models.DilatedNet, NetworkConfig]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
-    read = _read_pickle if path.suffix in (".pt", ".pth", ".ckpt") else _read_safetensors
+    read = _read_pickle if path.suffix in (".pt", ".pth") else _read_safetensors
     state, fields = read(path)
     try:
-        config = NetworkConfig(**{**fields, "classes": tuple(fields["classes"])})
-        network = config.build()
+        classes = fields["classes"]
+        config = NetworkConfig(**{**fields, "classes": tuple(classes) if isinstance(classes, list) else classes})
+        with torch.device("meta"):  # no memory is spent before the file is known to fit
+            network = config.build()
     except (AtrousError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its config is not one of atrous ({error}); write it by save_network") from error
     _check_fit(path, network, state, config)
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network.eval(), config
 
 
@@ -142,12 +158,19 @@ def _read_pickle(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             f"{path}: holds Python code or objects besides tensors, or is damaged; it was not run: "
             "save plain tensors, best as safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged file can make the unpickler raise whatever it likes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a whole PyTorch file ({reason}); copy or train it again") from error
-    if not isinstance(content, dict) or not {"state_dict", "config"} <= content.keys():
-        raise CheckpointError(f"{path}: expected a dict of 'state_dict' and 'config'; write it by save_network")
-    return content["state_dict"], content["config"]
+    state, fields = (content.get(key) if isinstance(content, dict) else None for key in ("state_dict", "config"))
+    if not _are_tensors(state) or not isinstance(fields, dict):
+        raise CheckpointError(
+            f"{path}: expected a dict of 'state_dict', tensors by name, and 'config', the fields of NetworkConfig"
+        )
+    return cast(dict[str, torch.Tensor], state), fields
+
+
+def _are_tensors(state: object) -> bool:
+    return isinstance(state, dict) and all(isinstance(entry, torch.Tensor) for entry in state.values())
 
 
 def _check_fit(path: Path, network: models.DilatedNet, state: Mapping[str, Any], config: NetworkConfig) -> None:
@@ -166,3 +189,6 @@ def _check_fit(path: Path, network: models.DilatedNet, state: Mapping[str, Any],
             f"{path}: {len(wrong)} entries do not fit {config.network}, the first {name}: got {got.get(name, 'none')}, "
             f"expected {expected.get(name, 'none')}"
         )
+    for name, tensor in state.items():
+        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds {tensor.dtype} or no finite numbers, expected finite float32")

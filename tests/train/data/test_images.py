@@ -58,6 +58,18 @@ def test_bad_files(tmp_path):
         read_image(tmp_path / "whole.png", 2)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none(tmp_path, value):
+    Image.fromarray(np.array([[1.0, value]], np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match=r"a.tiff: holds pixels that are no finite number"):
+        read_image(tmp_path / "a.tiff", 1)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(DataError, match=r"cannot be read as an image \(Is a directory\)"):
+        read_image(tmp_path, 1)
+
+
 def test_standardise():
     image = torch.rand(3, 20, 20) * 7 + 100
     result = standardise(image)

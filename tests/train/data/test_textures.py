@@ -62,6 +62,7 @@ def test_noise_is_the_only_difference_between_two_noise_levels():
     [
         (("dev", 1), {}, "split: got 'dev', expected one of"),
         (("val", -1), {}, "length=-1"),
+        (("val", 1, (8,)), {}, r"size=\(8,\).*two sides"),
         (("val", 1, (0, 8)), {}, r"size=\(0, 8\)"),
         (("val", 1), {"noise": -1}, "noise=-1"),
         (("val", 1), {"region": 1}, "region=1"),

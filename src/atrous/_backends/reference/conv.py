@@ -24,7 +24,9 @@ def conv(
     if not torch.amp.is_autocast_available(device):
         return _convolve(input, weight, bias, geometry, groups)
     if torch.is_autocast_enabled(device):
-        input, weight = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (input, weight))
+        low = torch.get_autocast_dtype(device)
+        eligible = (torch.float32, torch.float16, torch.bfloat16)  # autocast leaves all other dtypes alone
+        input, weight = (tensor.to(low) if tensor.dtype in eligible else tensor for tensor in (input, weight))
     with torch.autocast(device, enabled=False):
         return _convolve(input, weight, bias, geometry, groups)
 

@@ -25,7 +25,7 @@ def read_image(path: str | Path, channels: int) -> torch.Tensor:
         (A, H, W) float32, 0 to 255 for 8-bit files.
 
     Raises:
-        DataError: a file that is absent, truncated or no image; names it.
+        DataError: a file that is absent, truncated, no image, or holds NaN or infinity; names it.
         ShapeError: another number of channels.
 
     Example:
@@ -47,6 +47,8 @@ def read_image(path: str | Path, channels: int) -> torch.Tensor:
         # Pillow's own words for an unknown format repeat the path; a missing file's are the system's.
         reason = getattr(error, "strerror", None) or ("no such format" if "identify" in str(error) else str(error))
         raise DataError(f"{path}: cannot be read as an image ({reason}); expected a whole JPEG, PNG or TIFF") from error
+    if not np.isfinite(pixels).all():
+        raise DataError(f"{path}: holds pixels that are no finite number; expected finite values")
     planes = torch.from_numpy(pixels.astype(np.float32)).reshape(*pixels.shape[:2], -1).movedim(2, 0)
     return planes.expand(channels, -1, -1).contiguous()
 

@@ -83,10 +83,11 @@ class Textures(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"Textures: split: got {split!r}, expected one of {SPLITS}")
-        if length < 0 or min(size) < 1 or noise < 0 or region < 8 or seed < 0:
+        if length < 0 or len(size) != 2 or min(size) < 1 or noise < 0 or region < 8 or seed < 0:
             raise DataError(
                 f"Textures: got length={length}, size={size}, noise={noise}, region={region}, seed={seed}, "
-                "expected length, noise and seed of at least 0, sides of at least 1 and regions of at least 8 pixels"
+                "expected length, noise and seed of at least 0, two sides of at least 1 and regions of at least 8"
+                " pixels"
             )
         self.split = split
         self.length = length
