@@ -55,10 +55,6 @@ class _Conv(torch.nn.Module):
         if known is not padding:
             self.padding = padding
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Convolve (B, C, *S) to (B, D, *P), or the same without B."""
-        return self._conv_forward(input, self.weight, self.bias)
-
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         # torch's own hook for subclasses: whoever replaces the weight on the way keeps our paddings.
         convolve = getattr(functional, f"conv{self.ndim}d")
