@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
@@ -17,11 +18,12 @@ help:
 install: $(READY)
 
 # PIP_CONSTRAINT, unlike -c, also binds what pip fetches to build with.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.* csrc/kernels/*.*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "atrous needs Python 3.11 or later, got $$($(PYTHON) --version); run: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,plots,dev]'
+	PIP_CONSTRAINT=constraints.txt $(PIP) scikit-build-core cmake ninja torch
+	PIP_CONSTRAINT=constraints.txt $(PIP) --no-build-isolation -e '.[train,plots,dev]'
 	@touch $(READY)
 
 demo: $(READY)

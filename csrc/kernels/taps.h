@@ -1,0 +1,49 @@
+// The two operations on raw float32 buffers: no torch, no allocation of tensors.
+//
+// Legend: B batch, C channels in and D channels out of one group, G groups, T taps, N axes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace atrous {
+
+// One axis: output p reads input (p * stride + offset) / upsample where that is an integer inside [0, in).
+struct Axis {
+  int64_t in = 1, out = 1, stride = 1, upsample = 1;
+};
+
+// A call, apart from its buffers: input (B, G * C, *in), weight (G * D, C, T), output (B, G * D, *out), all contiguous.
+struct Problem {
+  int64_t batch, groups, in_channels, out_channels, taps;
+  Axis axis[3];  // depth, height, width; axes that the call lacks are of one pixel
+  int axes;      // N: the offsets hold the last N of them
+  const int32_t* offsets;  // (T, N) or, per pair, (G * D, C, T, N)
+  bool per_pair;
+
+  int64_t in_size() const { return axis[0].in * axis[1].in * axis[2].in; }
+  int64_t out_size() const { return axis[0].out * axis[1].out * axis[2].out; }
+
+  // The offset of tap t, from channel c to output channel o (of all), along axis 0, 1 or 2.
+  int64_t offset(int64_t o, int64_t c, int64_t t, int a) const {
+    const int n = a - (3 - axes);
+    if (n < 0) return 0;
+    const int64_t pair = per_pair ? o * in_channels + c : 0;
+    return offsets[(pair * taps + t) * axes + n];
+  }
+};
+
+// Runs f(begin, end) over cuts of [0, items), on as many threads as it likes; no cut below `grain` items.
+using Body = std::function<void(int64_t, int64_t)>;
+using Parallel = std::function<void(int64_t items, int64_t grain, const Body& body)>;
+
+// The definition, one multiplication after another: the oracle of the fast paths, and what runs where a weight or a
+// gradient is not finite, because the fast paths multiply zero margins.
+namespace exact {
+void tap_conv(const Problem& problem, int64_t out_channel, const float* input, const float* weight, const float* bias,
+              float* output);
+void tap_conv_weight(const Problem& problem, int64_t out_channel, const float* grad, const float* input,
+                     float* weight_grad);
+}  // namespace exact
+
+}  // namespace atrous

@@ -1,0 +1,122 @@
+// The registered operations: checks, then raw pointers. `atrous/_ops` holds every other torch contract.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/taps.h"
+
+namespace {
+
+using atrous::Problem;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+void parallel(int64_t items, int64_t grain, const atrous::Body& body) {
+  torch::stable::parallel_for(0, items, grain, body);
+}
+
+Tensor plain(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
+  STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, ": expected ",
+                  type == ScalarType::Int ? "int32" : "float32");
+  return torch::stable::contiguous(tensor);
+}
+
+// `groups` and the channels are those of a weight (D, C / groups, T) on an input (B, C, *in) and an output of *out.
+Problem problem(const char* op, const Tensor& input, const Tensor& offsets, int64_t groups, int64_t out_channels,
+                const std::vector<int64_t>& out, const std::vector<int64_t>& stride,
+                const std::vector<int64_t>& upsample) {
+  const int64_t axes = input.dim() - 2;
+  STD_TORCH_CHECK(axes >= 1 && axes <= 3, op, ": input: expected (B, C, *S) with 1 to 3 axes");
+  const auto n = static_cast<size_t>(axes);
+  STD_TORCH_CHECK(stride.size() == n && upsample.size() == n && out.size() == n, op,
+                  ": stride, upsample, output_size: expected one entry per axis");
+  STD_TORCH_CHECK(groups > 0 && input.size(1) % groups == 0 && out_channels % groups == 0, op,
+                  ": groups: expected to divide the channels");
+  Problem p{};
+  p.batch = input.size(0);
+  p.groups = groups;
+  p.in_channels = input.size(1) / groups;
+  p.out_channels = out_channels / groups;
+  p.axes = static_cast<int>(axes);
+  for (size_t a = 0; a < n; ++a) {
+    STD_TORCH_CHECK(stride[a] > 0 && upsample[a] > 0 && out[a] >= 0, op,
+                    ": expected a positive stride and upsample and no negative output_size");
+    p.axis[3 - n + a] = {input.size(static_cast<int64_t>(a) + 2), out[a], stride[a], upsample[a]};
+  }
+  p.per_pair = offsets.dim() == 4;
+  STD_TORCH_CHECK(offsets.dim() == (p.per_pair ? 4 : 2) && offsets.size(-1) == axes, op,
+                  ": offsets: expected (T, N) or (D, C/groups, T, N)");
+  STD_TORCH_CHECK(!p.per_pair || (offsets.size(0) == out_channels && offsets.size(1) == p.in_channels), op,
+                  ": offsets: expected (D, C/groups, T, N)");
+  p.taps = offsets.size(-2);
+  p.offsets = offsets.const_data_ptr<int32_t>();
+  return p;
+}
+
+Tensor tap_conv(const Tensor& input_, const Tensor& weight_, const Tensor& offsets_, const std::optional<Tensor>& bias_,
+                std::vector<int64_t> stride, std::vector<int64_t> upsample, std::vector<int64_t> output_size,
+                std::string isa) {
+  const char* op = "tap_conv";
+  const Tensor input = plain(op, "input", input_, ScalarType::Float);
+  const Tensor weight = plain(op, "weight", weight_, ScalarType::Float);
+  const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
+  STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) > 0, op, ": weight: expected (D, C/groups, T)");
+  const Problem p = problem(op, input, offsets, input.size(1) / weight.size(1), weight.size(0), output_size, stride, upsample);
+  STD_TORCH_CHECK(weight.size(1) == p.in_channels && weight.size(2) == p.taps, op, ": weight: expected (D, C/groups, T)");
+  std::optional<Tensor> bias;
+  if (bias_) {
+    bias = plain(op, "bias", *bias_, ScalarType::Float);
+    STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == weight.size(0), op, ": bias: expected (D,)");
+  }
+  std::vector<int64_t> shape{p.batch, weight.size(0)};
+  shape.insert(shape.end(), output_size.begin(), output_size.end());
+  Tensor output = torch::stable::new_empty(input, shape);
+  const float *x = input.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
+  const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
+  float* y = output.mutable_data_ptr<float>();
+  parallel(weight.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) atrous::exact::tap_conv(p, o, x, w, b, y);
+  });
+  return output;
+}
+
+Tensor tap_conv_weight(const Tensor& grad_, const Tensor& input_, const Tensor& offsets_, std::vector<int64_t> stride,
+                       std::vector<int64_t> upsample, int64_t groups, std::string isa) {
+  const char* op = "tap_conv_weight";
+  const Tensor grad = plain(op, "grad", grad_, ScalarType::Float);
+  const Tensor input = plain(op, "input", input_, ScalarType::Float);
+  const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
+  STD_TORCH_CHECK(grad.dim() == input.dim() && grad.dim() >= 3 && grad.size(0) == input.size(0), op,
+                  ": grad: expected (B, D, *P) beside an input (B, C, *S)");
+  std::vector<int64_t> out;
+  for (int64_t a = 2; a < grad.dim(); ++a) out.push_back(grad.size(a));
+  const Problem p = problem(op, input, offsets, groups, grad.size(1), out, stride, upsample);
+  Tensor result = torch::stable::new_empty(input, {grad.size(1), p.in_channels, p.taps});
+  const float *g = grad.const_data_ptr<float>(), *x = input.const_data_ptr<float>();
+  float* w = result.mutable_data_ptr<float>();
+  parallel(grad.size(1), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) atrous::exact::tap_conv_weight(p, o, g, x, w);
+  });
+  return result;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(atrous, m) {
+  m.def(
+      "tap_conv(Tensor input, Tensor weight, Tensor offsets, Tensor? bias, int[] stride, int[] upsample, "
+      "SymInt[] output_size, str isa='') -> Tensor");
+  m.def(
+      "tap_conv_weight(Tensor grad, Tensor input, Tensor offsets, int[] stride, int[] upsample, int groups, "
+      "str isa='') -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(atrous, CPU, m) {
+  m.impl("tap_conv", TORCH_BOX(&tap_conv));
+  m.impl("tap_conv_weight", TORCH_BOX(&tap_conv_weight));
+}
