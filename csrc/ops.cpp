@@ -26,6 +26,12 @@ Tensor plain(const char* op, const char* name, const Tensor& tensor, ScalarType 
   return torch::stable::contiguous(tensor);
 }
 
+const atrous::Kernels& kernels(const char* op, const std::string& isa) {
+  const atrous::Kernels* found = atrous::find_kernels(isa.c_str());
+  STD_TORCH_CHECK(found, op, ": isa: got '", isa, "', which is unknown or not supported by this processor");
+  return *found;
+}
+
 // `groups` and the channels are those of a weight (D, C / groups, T) on an input (B, C, *in) and an output of *out.
 Problem problem(const char* op, const Tensor& input, const Tensor& offsets, int64_t groups, int64_t out_channels,
                 const std::vector<int64_t>& out, const std::vector<int64_t>& stride,
@@ -79,9 +85,7 @@ Tensor tap_conv(const Tensor& input_, const Tensor& weight_, const Tensor& offse
   const float *x = input.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
   const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
   float* y = output.mutable_data_ptr<float>();
-  parallel(weight.size(0), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o) atrous::exact::tap_conv(p, o, x, w, b, y);
-  });
+  atrous::tap_conv(p, x, w, b, y, kernels(op, isa), parallel);
   return output;
 }
 
@@ -99,9 +103,7 @@ Tensor tap_conv_weight(const Tensor& grad_, const Tensor& input_, const Tensor& 
   Tensor result = torch::stable::new_empty(input, {grad.size(1), p.in_channels, p.taps});
   const float *g = grad.const_data_ptr<float>(), *x = input.const_data_ptr<float>();
   float* w = result.mutable_data_ptr<float>();
-  parallel(grad.size(1), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t o = begin; o < end; ++o) atrous::exact::tap_conv_weight(p, o, g, x, w);
-  });
+  atrous::tap_conv_weight(p, g, x, w, kernels(op, isa), parallel);
   return result;
 }
 

@@ -46,4 +46,13 @@ void tap_conv_weight(const Problem& problem, int64_t out_channel, const float* g
                      float* weight_grad);
 }  // namespace exact
 
+// The instruction sets: what `isa` names ("portable", "avx2", "avx512"; "" is the best), or null if it cannot run here.
+struct Kernels;
+const Kernels* find_kernels(const char* isa);
+
+void tap_conv(const Problem& problem, const float* input, const float* weight, const float* bias, float* output,
+              const Kernels& kernels, const Parallel& parallel);
+void tap_conv_weight(const Problem& problem, const float* grad, const float* input, float* weight_grad,
+                     const Kernels& kernels, const Parallel& parallel);
+
 }  // namespace atrous

@@ -1,0 +1,1 @@
+"""Timings of the compiled operations beside stock torch; `python -m benchmarks --help`."""

@@ -1,0 +1,161 @@
+"""What is timed in a cell: functions without arguments, on tensors made beforehand.
+
+Legend: N batch, C channels, H height and width of the input, P of the output, T taps.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.cells import TINY, Cell
+
+Call = Callable[[], Any]
+
+MASKS = {"backward": (True, True), "input_gradient": (True, False), "weight_gradient": (False, True)}
+"""Pass -> which gradients it computes: of the input, of the weight."""
+
+
+class MissingOperationsError(RuntimeError):
+    """The compiled operations are not in this install."""
+
+
+def operations() -> Any:
+    """Return `torch.ops.atrous`, loaded.
+
+    Raises:
+        MissingOperationsError: nothing to load.
+    """
+    import atrous  # noqa: F401  (may load them itself)
+
+    if not hasattr(torch.ops.atrous, "tap_conv"):
+        spec = importlib.util.find_spec("atrous._C")
+        if spec is None or spec.origin is None:
+            raise MissingOperationsError("the compiled operations are missing; run make install with a compiler")
+        torch.ops.load_library(spec.origin)  # type: ignore[no-untyped-call]
+    return torch.ops.atrous
+
+
+def names(cell: Cell | None, pass_: str) -> list[str]:
+    """Return who competes in a pass of a cell, the judge of correct results first; no cell is the machine itself."""
+    if cell is None:
+        return ["dense", "stream"]
+    if cell == TINY:
+        # Here a call costs more than its arithmetic, so both sides go through autograd.
+        return ["stock", "stock_autograd", "routed", "forced"] if pass_ != "forward" else ["stock", "routed", "forced"]
+    found = ["stock", "stock_channels_last", "forced", "routed"]
+    if cell.dilation > 1:
+        found += ["stock_undilated", "forced_undilated"]
+    return found + (["copy"] if pass_ == "forward" else [])
+
+
+class Competitors:
+    """Make the calls of one cell.
+
+    Args:
+        cell: the convolution, or None for the limits of the machine.
+        isa: instruction path of the raw operations, '' for the best.
+    """
+
+    def __init__(self, cell: Cell | None, isa: str = "") -> None:
+        self.cell = cell
+        self.isa = isa
+        if cell is not None:
+            generator = torch.Generator().manual_seed(0)
+            n, c, h = cell.shape
+            self.input = torch.randn(n, c, h, h, generator=generator)
+            self.weight = torch.randn(c, 1, cell.kernel, cell.kernel, generator=generator)
+            self.grad = torch.randn(n, c, cell.output, cell.output, generator=generator)
+
+    def make(self, pass_: str, who: str) -> Call:
+        """Return the call of one competitor in one pass."""
+        if self.cell is None:
+            return {"dense": _dense, "stream": _stream}[who]()
+        if who == "copy":
+            copy, source = torch.empty_like(self.input), self.input
+            return lambda: copy.copy_(source)
+        own = who.startswith(("forced", "routed"))
+        dilation = 1 if who.endswith("undilated") else self.cell.dilation
+        if who.startswith("forced"):
+            return self._forced(self.cell, pass_, dilation)
+        if own or who == "stock_autograd":
+            return self._through_autograd(self.cell, pass_, _functional() if own else F.conv2d)
+        return self._stock(self.cell, pass_, dilation, last=who == "stock_channels_last")
+
+    def _forced(self, cell: Cell, pass_: str, dilation: int) -> Call:
+        ops = operations()
+        forward, weight_gradient = ops.tap_conv.default, ops.tap_conv_weight.default
+        steps = torch.arange(cell.kernel, dtype=torch.int32) * dilation - dilation * (cell.kernel - 1) // 2
+        offsets = torch.cartesian_prod(steps, steps).contiguous()
+        negated = (-offsets).contiguous()
+        input, grad, isa = self.input, self.grad, self.isa
+        weight = self.weight.flatten(2)
+        stride, one = [cell.stride] * 2, [1, 1]
+        output, size, groups = [cell.output] * 2, list(input.shape[2:]), cell.shape[1]
+        if pass_ == "forward":
+            return lambda: forward(input, weight, offsets, None, stride, one, output, isa)
+        want_input, want_weight = MASKS[pass_]
+
+        def backward() -> tuple[torch.Tensor | None, torch.Tensor | None]:
+            return (
+                forward(grad, weight, negated, None, one, stride, size, isa) if want_input else None,
+                weight_gradient(grad, input, offsets, stride, one, groups, isa) if want_weight else None,
+            )
+
+        return backward
+
+    def _through_autograd(self, cell: Cell, pass_: str, conv: Callable[..., torch.Tensor]) -> Call:
+        options = {
+            "stride": cell.stride, "padding": cell.padding, "dilation": cell.dilation, "groups": cell.shape[1]
+        }  # fmt: skip
+        input, weight, grad = self.input, self.weight, self.grad
+        if pass_ == "forward":
+            return lambda: conv(input, weight, None, **options)
+        wanted = MASKS[pass_]
+        leaves = [t.detach().requires_grad_(want) for t, want in zip((input, weight), wanted, strict=True)]
+        output = conv(*leaves, None, **options)
+        sought = [leaf for leaf in leaves if leaf.requires_grad]
+        return lambda: torch.autograd.grad(output, sought, grad, retain_graph=True)
+
+    def _stock(self, cell: Cell, pass_: str, dilation: int, last: bool) -> Call:
+        layout = torch.channels_last if last else torch.contiguous_format
+        input, weight, grad = (t.contiguous(memory_format=layout) for t in (self.input, self.weight, self.grad))
+        stride, padding, groups = cell.stride, dilation * (cell.kernel - 1) // 2, cell.shape[1]
+        if pass_ == "forward":
+            return lambda: F.conv2d(input, weight, None, stride, padding, dilation, groups)
+        backward = torch.ops.aten.convolution_backward.default
+        strides, paddings, dilations = [stride] * 2, [padding] * 2, [dilation] * 2
+        mask = [*MASKS[pass_], False]
+        return lambda: backward(
+            grad, input, weight, None, strides, paddings, dilations, False, [0, 0], groups, mask
+        )  # fmt: skip
+
+
+def _functional() -> Callable[..., torch.Tensor]:
+    from atrous.functional import conv2d
+
+    return conv2d
+
+
+def _dense() -> Call:
+    generator = torch.Generator().manual_seed(0)
+    input = torch.randn(DENSE[:4], generator=generator).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(DENSE[4], DENSE[1], 3, 3, generator=generator).contiguous(memory_format=torch.channels_last)
+    return lambda: F.conv2d(input, weight, None, 1, 1)
+
+
+def _stream() -> Call:
+    source = torch.rand(STREAM_BYTES // 4)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+DENSE = (1, 128, 56, 56, 128)
+"""N, C, H, W and output channels of the dense 3x3 channels_last convolution that is the ceiling of arithmetic."""
+DENSE_FLOP = 2 * 9 * DENSE[0] * DENSE[1] * DENSE[2] * DENSE[3] * DENSE[4]
+STREAM_BYTES = 128 * 2**20
+"""Of the copy that is the ceiling of memory; out of every cache."""

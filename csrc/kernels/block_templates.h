@@ -1,0 +1,159 @@
+// The blocks, written once for every instruction set S: S::V is a vector of S::L floats. Included by one file per set,
+// each compiled with its own flags; nothing here may be shared between them, hence the unnamed namespace.
+#pragma once
+
+#include "blocks.h"
+
+namespace atrous {
+namespace {
+
+struct Yes {
+  constexpr bool operator()() const { return true; }
+};
+struct No {
+  constexpr bool operator()() const { return false; }
+};
+
+#define ATROUS_UNROLL _Pragma("GCC unroll 32")
+#define ATROUS_INLINE inline __attribute__((always_inline))
+
+// Calls use(m, v, value) for each source row m of a run that `rows` admits, and each of its V vectors.
+template <class S, int ROWS, int V, bool ALL, class Use>
+ATROUS_INLINE void each_row(const float* x, int64_t pitch, uint32_t rows, const Use& use) {
+  if constexpr (!ALL) asm("" : "+r"(rows));  // else the compiler keeps one register per row alive over all runs
+  ATROUS_UNROLL for (int m = 0; m < ROWS; ++m, x += pitch) {
+    if (!ALL && !(rows >> m & 1)) continue;
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) use(m, v, S::load(x + v * S::L));
+  }
+}
+
+// Calls use(x, run) for each run of the span that the block's columns can see.
+template <class S, int V, class Use>
+ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use) {
+  const int64_t first = -(block.column + V * S::L), last = span.width - block.column;
+  const float* const at = span.at + block.column;
+  for (const Run *run = span.runs, *end = run + span.count; run != end; ++run) {
+    if (run->dx <= first || run->dx >= last) continue;
+    use(at + run->dx, run->packed);
+    block.ahead->fetch();
+  }
+}
+
+template <class S, int R, int V, int N>
+void conv_block(const Block& block, const float* weights, const float* bias, float* y, int64_t y_pitch) {
+  constexpr int ROWS = R + N - 1;
+  const int64_t pitch = block.pitch, rows = block.rows;
+  typename S::V sum[R][V];
+  const auto start = S::set(bias ? *bias : 0.0f);
+  ATROUS_UNROLL for (int i = 0; i < R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = start;
+  if (!bias) {
+    ATROUS_UNROLL for (int i = 0; i < R; ++i) {
+      if (i >= rows) break;
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::load(y + i * y_pitch + v * S::L, block.valid - v * S::L);
+    }
+  }
+  for (int64_t s = 0; s < block.count; ++s) {
+    const Span& span = block.spans[s];
+    const auto add = [&](const float* x, int32_t packed, auto all) __attribute__((always_inline)) {
+      typename S::V w[N];
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) w[n] = S::set(weights[packed + n]);
+      each_row<S, ROWS, V, decltype(all){}()>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
+        ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+          if (m - n >= 0 && m - n < R) sum[m - n][v] = S::fma(w[n], value, sum[m - n][v]);
+        }
+      });
+    };
+    if (span.rows == (1u << ROWS) - 1) {
+      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, Yes{}); });
+    } else {
+      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, No{}); });
+    }
+  }
+  ATROUS_UNROLL for (int i = 0; i < R; ++i) {
+    if (i >= rows) break;
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store(y + i * y_pitch + v * S::L, block.valid - v * S::L, sum[i][v]);
+  }
+}
+
+template <class S, int R, int V, int N>
+void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators) {
+  constexpr int ROWS = R + N - 1;
+  const int64_t pitch = block.pitch, rows = block.rows;
+  typename S::V g[R][V];
+  ATROUS_UNROLL for (int i = 0; i < R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::set(0.0f);
+  ATROUS_UNROLL for (int i = 0; i < R; ++i) {
+    if (i >= rows) break;
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::load(grad + i * grad_pitch + v * S::L, block.valid - v * S::L);
+  }
+  for (int64_t s = 0; s < block.count; ++s) {
+    const Span& span = block.spans[s];
+    const auto add = [&](const float* x, int32_t packed, auto all) __attribute__((always_inline)) {
+      float* const total = accumulators + packed * S::L;
+      typename S::V sum[N];
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * S::L);
+      each_row<S, ROWS, V, decltype(all){}()>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
+        ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+          if (m - n >= 0 && m - n < R) sum[n] = S::fma(g[m - n][v], value, sum[n]);
+        }
+      });
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * S::L, sum[n]);
+    };
+    if (span.rows == (1u << ROWS) - 1) {
+      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, Yes{}); });
+    } else {
+      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, No{}); });
+    }
+  }
+}
+
+// Rows of `columns` floats, `stride` apart, to rows that lie side by side.
+template <class S>
+void copy_rows(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
+               int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row, from += from_pitch, to += to_pitch) {
+    if (stride == 1) {
+      int64_t i = 0;
+      for (; i + S::L <= columns; i += S::L) S::store(to + i, S::load(from + i));
+      if (i < columns) S::store(to + i, columns - i, S::load(from + i, columns - i));
+    } else if (stride == 2) {
+      for (int64_t i = 0; i < columns; ++i) to[i] = from[2 * i];
+    } else {
+      for (int64_t i = 0; i < columns; ++i) to[i] = from[stride * i];
+    }
+  }
+}
+
+template <class S>
+float sum_of_lanes(const float* lanes) {
+  float total = 0;
+  for (int i = 0; i < S::L; ++i) total += lanes[i];
+  return total;
+}
+
+template <class S, int V, int... R>
+void add_conv(Kernels& kernels) {
+  ((kernels.conv[1][V][R] = conv_block<S, R, V, 1>, kernels.conv[2][V][R] = conv_block<S, R, V, 2>,
+    kernels.conv[3][V][R] = conv_block<S, R, V, 3>, kernels.conv[4][V][R] = conv_block<S, R, V, 4>,
+    kernels.conv[5][V][R] = conv_block<S, R, V, 5>, kernels.conv[7][V][R] = conv_block<S, R, V, 7>),
+   ...);
+}
+
+template <class S, int V, int... R>
+void add_grad(Kernels& kernels) {
+  ((kernels.grad[1][V][R] = grad_block<S, R, V, 1>, kernels.grad[2][V][R] = grad_block<S, R, V, 2>,
+    kernels.grad[3][V][R] = grad_block<S, R, V, 3>, kernels.grad[4][V][R] = grad_block<S, R, V, 4>,
+    kernels.grad[5][V][R] = grad_block<S, R, V, 5>, kernels.grad[7][V][R] = grad_block<S, R, V, 7>),
+   ...);
+}
+
+template <class S>
+Kernels common() {
+  Kernels kernels{};
+  kernels.lanes = S::L;
+  kernels.sum = sum_of_lanes<S>;
+  kernels.copy = copy_rows<S>;
+  return kernels;
+}
+
+}  // namespace
+}  // namespace atrous

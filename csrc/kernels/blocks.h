@@ -1,0 +1,74 @@
+// The register blocks: the only code that depends on the instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace atrous {
+
+// Taps above one another: `at + dx` is where their first one reads for the block's first output; their weights (or
+// accumulators) are consecutive from `packed` on.
+struct Run {
+  int32_t dx, packed;
+};
+
+// Runs of one height that share a window and their first row.
+struct Span {
+  const float* at;  // the row of the first tap, at column 0 of the source
+  uint32_t rows;    // bit m: row m below `at` is inside the image; the others are never read
+  int32_t count;
+  int64_t width;    // columns of the source
+  const Run* runs;  // sorted by dx
+};
+
+// What will be read and written after the block at hand, fetched a few lines per run while it computes: stores that miss
+// the cache would hold up everything behind them.
+struct Ahead {
+  const float *reads = nullptr, *writes = nullptr;
+  int64_t floats = 0;  // of each
+  int64_t per_run = 0;
+
+  void fetch() {
+    for (int64_t i = 0; i < per_run && floats > 0; i += 16, floats -= 16) {
+      __builtin_prefetch(reads, 0, 2);
+      __builtin_prefetch(writes, 1, 2);
+      reads += 16;
+      writes += 16;
+    }
+  }
+};
+
+// What one call of a block works on: outputs (or gradients) of `rows` rows and `valid` columns, from column `column` on.
+struct Block {
+  const Span* spans;
+  int64_t count;
+  int64_t pitch;  // between rows of the sources
+  int64_t column;
+  int64_t rows, valid;
+  Ahead* ahead;
+};
+
+// y (+)= taps: starts from *bias, or from y itself where bias is null.
+using ConvBlock = void (*)(const Block& block, const float* weights, const float* bias, float* y, int64_t y_pitch);
+// accumulators += gradient times shifted input, lane by lane.
+using GradBlock = void (*)(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators);
+
+constexpr int kHeights = 7;    // runs are of 1, 2, 3, 4, 5 or 7 taps
+constexpr int kMaxRows = 16;   // rows of the tallest block
+constexpr int kMaxVectors = 8;
+
+// One instruction set. A null entry is not compiled: the registers would not hold it.
+struct Kernels {
+  int lanes;
+  ConvBlock conv[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
+  GradBlock grad[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
+  float (*sum)(const float* lanes);
+  void (*copy)(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
+               int64_t columns);
+};
+
+// Null where the build or the processor lacks it.
+const Kernels* kernels_avx512();
+const Kernels* kernels_avx2();
+const Kernels* kernels_portable();
+
+}  // namespace atrous

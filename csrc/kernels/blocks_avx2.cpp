@@ -1,0 +1,47 @@
+// Compiled with AVX2 and FMA on x86-64; elsewhere it holds only the null answer.
+#include "block_templates.h"
+
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
+namespace atrous {
+namespace {
+
+struct Avx2 {
+  using V = __m256;
+  static constexpr int L = 8;
+  static __m256i mask(int64_t n) {
+    const int limit = n >= L ? L : static_cast<int>(n);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static V set(float value) { return _mm256_set1_ps(value); }
+  static V load(const float* at) { return _mm256_loadu_ps(at); }
+  static V load(const float* at, int64_t n) { return n >= L ? load(at) : n <= 0 ? set(0) : _mm256_maskload_ps(at, mask(n)); }
+  static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
+  static void store(float* at, int64_t n, V value) {
+    if (n >= L) return store(at, value);
+    if (n > 0) _mm256_maskstore_ps(at, mask(n), value);
+  }
+  static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+};
+
+}  // namespace
+
+const Kernels* kernels_avx2() {
+  static const Kernels kernels = [] {
+    Kernels k = common<Avx2>();
+    add_conv<Avx2, 1, 1, 2, 4, 6, 8>(k);
+    add_conv<Avx2, 2, 1, 2, 4>(k);
+    add_conv<Avx2, 4, 1, 2>(k);
+    add_grad<Avx2, 1, 1, 2, 4, 8>(k);
+    add_grad<Avx2, 2, 1, 2, 4>(k);
+    add_grad<Avx2, 4, 1>(k);
+    return k;
+  }();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kernels : nullptr;
+}
+
+}  // namespace atrous
+#else
+const atrous::Kernels* atrous::kernels_avx2() { return nullptr; }
+#endif

@@ -1,0 +1,43 @@
+// Compiled with AVX-512 on x86-64; elsewhere it holds only the null answer.
+#include "block_templates.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+namespace atrous {
+namespace {
+
+struct Avx512 {
+  using V = __m512;
+  static constexpr int L = 16;
+  static __mmask16 mask(int64_t n) { return n >= L ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
+  static V set(float value) { return _mm512_set1_ps(value); }
+  static V load(const float* at) { return _mm512_loadu_ps(at); }
+  static V load(const float* at, int64_t n) { return _mm512_maskz_loadu_ps(mask(n), at); }
+  static void store(float* at, V value) { _mm512_storeu_ps(at, value); }
+  static void store(float* at, int64_t n, V value) { _mm512_mask_storeu_ps(at, mask(n), value); }
+  static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+};
+
+}  // namespace
+
+const Kernels* kernels_avx512() {
+  static const Kernels kernels = [] {
+    Kernels k = common<Avx512>();
+    add_conv<Avx512, 1, 1, 2, 4, 6, 8, 12, 14>(k);
+    add_conv<Avx512, 2, 1, 2, 4, 6, 8, 12>(k);
+    add_conv<Avx512, 4, 1, 2, 4, 6>(k);
+    add_conv<Avx512, 8, 1>(k);
+    add_grad<Avx512, 1, 1, 2, 4, 8, 14>(k);
+    add_grad<Avx512, 2, 1, 2, 4, 8>(k);
+    add_grad<Avx512, 4, 1, 2, 4>(k);
+    add_grad<Avx512, 8, 1>(k);
+    return k;
+  }();
+  return __builtin_cpu_supports("avx512f") ? &kernels : nullptr;
+}
+
+}  // namespace atrous
+#else
+const atrous::Kernels* atrous::kernels_avx512() { return nullptr; }
+#endif

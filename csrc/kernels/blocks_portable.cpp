@@ -1,0 +1,42 @@
+// The compiler's own vectors of four floats: SSE, NEON, or whatever the processor surely has.
+#include "block_templates.h"
+
+namespace atrous {
+namespace {
+
+struct Portable {
+  typedef float V __attribute__((vector_size(16)));
+  typedef float Unaligned __attribute__((vector_size(16), aligned(4), may_alias));
+  static constexpr int L = 4;
+  static V set(float value) { return V{value, value, value, value}; }
+  static V load(const float* at) { return *reinterpret_cast<const Unaligned*>(at); }
+  static V load(const float* at, int64_t n) {
+    if (n >= L) return load(at);
+    V value = set(0);
+    for (int64_t i = 0; i < n; ++i) value[i] = at[i];
+    return value;
+  }
+  static void store(float* at, V value) { *reinterpret_cast<Unaligned*>(at) = value; }
+  static void store(float* at, int64_t n, V value) {
+    if (n >= L) return store(at, value);
+    for (int64_t i = 0; i < n; ++i) at[i] = value[i];
+  }
+  static V fma(V a, V b, V c) { return a * b + c; }
+};
+
+}  // namespace
+
+const Kernels* kernels_portable() {
+  static const Kernels kernels = [] {
+    Kernels k = common<Portable>();
+    add_conv<Portable, 1, 1, 2, 4, 8>(k);
+    add_conv<Portable, 2, 1, 2, 4>(k);
+    add_conv<Portable, 4, 1>(k);
+    add_grad<Portable, 1, 1, 2, 4, 8>(k);
+    add_grad<Portable, 2, 1, 2, 4>(k);
+    return k;
+  }();
+  return &kernels;
+}
+
+}  // namespace atrous

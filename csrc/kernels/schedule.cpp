@@ -1,0 +1,109 @@
+#include "schedule.h"
+
+#include <algorithm>
+#include <tuple>
+
+namespace atrous {
+namespace {
+
+// What a tile aims at: a part of the second-level cache. A tile of the least size below always fits the scratch.
+constexpr int64_t kTargetFloats = 96 * 1024, kLeastSteps = 16, kMostColumns = 2048;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+struct Cut {
+  int64_t lines, steps, columns;
+};
+
+// Columns that blocks of at most kMaxVectors vectors touch: beside the image they skip what lies beyond one block.
+void place_columns(const Plan& plan, int lanes, int64_t columns, bool whole, Layout& layout) {
+  const int64_t padded = align_up(columns, lanes), block = std::min<int64_t>(padded, kMaxVectors * lanes);
+  layout.pitch = 16;
+  for (const Window& window : plan.windows) {
+    int64_t left = window.left, right = padded + window.right;
+    if (whole) {
+      left = std::max(left, -block);
+      right = std::min(right, window.width + block);
+    }
+    left = -align_up(std::max<int64_t>(-left, 0), 16) + (left > 0 ? left / 16 * 16 : 0);
+    layout.places.push_back({0, 0, left, right - left});
+    layout.pitch = std::max(layout.pitch, align_up(right - left, 16));
+  }
+  // Rows at a power of two would share the sets of the first-level cache.
+  if (layout.pitch % 256 == 0) layout.pitch += 16;
+}
+
+int64_t tile_floats(const Plan& plan, const Layout& layout, int64_t lines, int64_t steps) {
+  int64_t rows = 0;
+  for (const Window& window : plan.windows) rows += steps + window.last - window.first;
+  return lines * rows * layout.pitch;
+}
+
+Cut choose_cut(const Plan& plan, const Layout& layout, int64_t height, int64_t columns, int64_t parts) {
+  const int64_t lines = std::min(plan.step, height), steps = ceil_div(height, plan.step);
+  Cut cut{lines, steps, columns};
+  const auto floats = [&] { return tile_floats(plan, layout, cut.lines, cut.steps); };
+  while (cut.lines > 1 && (floats() > kTargetFloats || ceil_div(lines, cut.lines) < parts)) cut.lines = ceil_div(cut.lines, 2);
+  const int64_t least = std::min(steps, std::max(kLeastSteps, 2 * plan.reach));
+  const int64_t strips = ceil_div(parts, ceil_div(lines, cut.lines));
+  if (strips > 1) cut.steps = std::clamp(align_up(ceil_div(steps, strips), 4), std::min<int64_t>(steps, 8), steps);
+  while (cut.steps > least && floats() > kTargetFloats) cut.steps = std::max(least, ceil_div(cut.steps, 2));
+  if (floats() > kScratchFloats) cut.steps = std::min(cut.steps, kLeastSteps);
+  return cut;
+}
+
+void place_rows(const Plan& plan, const Cut& cut, Layout& layout) {
+  for (size_t w = 0; w < plan.windows.size(); ++w) {
+    const Window& window = plan.windows[w];
+    Place& place = layout.places[w];
+    place.rows = cut.steps + window.last - window.first;
+    const int64_t floats = cut.lines * place.rows * layout.pitch;
+    if (layout.batches.empty() || layout.batches.back().floats + floats > kScratchFloats) layout.batches.push_back({w, w, 0, {}});
+    Batch& batch = layout.batches.back();
+    place.offset = batch.floats;
+    batch.floats += floats;
+    batch.last_window = w + 1;
+  }
+  if (layout.batches.empty()) layout.batches.push_back({0, 0, 0, {}});  // no taps: the bias alone
+  for (Batch& batch : layout.batches) {
+    for (size_t g = 0; g < plan.groups.size(); ++g) {
+      const auto window = static_cast<size_t>(plan.groups[g].window);
+      if (window >= batch.first_window && window < batch.last_window) batch.groups.push_back(g);
+    }
+    std::stable_sort(batch.groups.begin(), batch.groups.end(), [&](size_t a, size_t b) {
+      const Group &p = plan.groups[a], &q = plan.groups[b];
+      return std::tie(p.column_phase, q.height) < std::tie(q.column_phase, p.height);
+    });
+  }
+}
+
+}  // namespace
+
+Schedule make_schedule(const Problem& problem, int64_t o, int lanes, int64_t parts) {
+  const Phases ys(problem.axis[1]), xs(problem.axis[2]);
+  Schedule schedule;
+  for (int64_t phase = 0; phase < std::min(ys.upsample, ys.out); ++phase) {
+    const int64_t height = ys.outputs(phase), width = xs.outputs(0);
+    const auto index = static_cast<int64_t>(schedule.plans.size());
+    const Plan& plan = schedule.plans.emplace_back(make_plan(problem, o, phase));
+    Layout& layout = schedule.layouts.emplace_back();
+    layout.row_phase = phase;
+    const int64_t columns = std::min(width, kMostColumns);
+    place_columns(plan, lanes, columns, columns == width, layout);
+    const Cut cut = choose_cut(plan, layout, height, columns, ceil_div(parts, ys.upsample));
+    place_rows(plan, cut, layout);
+    const int64_t lines = std::min(plan.step, height), steps = ceil_div(height, plan.step);
+    for (int64_t c = 0; c < width; c += cut.columns) {
+      for (int64_t l = 0; l < lines; l += cut.lines) {
+        for (int64_t s = 0; s < steps; s += cut.steps) {
+          schedule.tiles.push_back({index, l, std::min(l + cut.lines, lines), s, std::min(s + cut.steps, steps), c,
+                                    std::min(c + cut.columns, width)});
+        }
+      }
+    }
+  }
+  return schedule;
+}
+
+}  // namespace atrous
