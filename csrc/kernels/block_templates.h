@@ -7,23 +7,20 @@
 namespace atrous {
 namespace {
 
-struct Yes {
-  constexpr bool operator()() const { return true; }
-};
-struct No {
-  constexpr bool operator()() const { return false; }
-};
-
 #define ATROUS_UNROLL _Pragma("GCC unroll 32")
 #define ATROUS_INLINE inline __attribute__((always_inline))
 
 // Calls use(m, v, value) for each source row m of a run that `rows` admits, and each of its V vectors.
-template <class S, int ROWS, int V, bool ALL, class Use>
+template <class S, int ROWS, int V, class Use>
 ATROUS_INLINE void each_row(const float* x, int64_t pitch, uint32_t rows, const Use& use) {
-  if constexpr (!ALL) asm("" : "+r"(rows));  // else the compiler keeps one register per row alive over all runs
+  asm volatile("" : "+r"(rows));  // else the compiler keeps the outcome of every test below alive over all runs
   ATROUS_UNROLL for (int m = 0; m < ROWS; ++m, x += pitch) {
-    if (!ALL && !(rows >> m & 1)) continue;
-    ATROUS_UNROLL for (int v = 0; v < V; ++v) use(m, v, S::load(x + v * S::L));
+    if (!(rows >> m & 1)) continue;
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) {
+      auto value = S::load(x + v * S::L);
+      S::pin(value);
+      use(m, v, value);
+    }
   }
 }
 
@@ -54,20 +51,15 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
   }
   for (int64_t s = 0; s < block.count; ++s) {
     const Span& span = block.spans[s];
-    const auto add = [&](const float* x, int32_t packed, auto all) __attribute__((always_inline)) {
+    each_run<S, V>(block, span, [&](const float* x, int32_t packed) __attribute__((always_inline)) {
       typename S::V w[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) w[n] = S::set(weights[packed + n]);
-      each_row<S, ROWS, V, decltype(all){}()>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
+      each_row<S, ROWS, V>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
         ATROUS_UNROLL for (int n = 0; n < N; ++n) {
           if (m - n >= 0 && m - n < R) sum[m - n][v] = S::fma(w[n], value, sum[m - n][v]);
         }
       });
-    };
-    if (span.rows == (1u << ROWS) - 1) {
-      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, Yes{}); });
-    } else {
-      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, No{}); });
-    }
+    });
   }
   ATROUS_UNROLL for (int i = 0; i < R; ++i) {
     if (i >= rows) break;
@@ -87,22 +79,17 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
   }
   for (int64_t s = 0; s < block.count; ++s) {
     const Span& span = block.spans[s];
-    const auto add = [&](const float* x, int32_t packed, auto all) __attribute__((always_inline)) {
+    each_run<S, V>(block, span, [&](const float* x, int32_t packed) __attribute__((always_inline)) {
       float* const total = accumulators + packed * S::L;
       typename S::V sum[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * S::L);
-      each_row<S, ROWS, V, decltype(all){}()>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
+      each_row<S, ROWS, V>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
         ATROUS_UNROLL for (int n = 0; n < N; ++n) {
           if (m - n >= 0 && m - n < R) sum[n] = S::fma(g[m - n][v], value, sum[n]);
         }
       });
       ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * S::L, sum[n]);
-    };
-    if (span.rows == (1u << ROWS) - 1) {
-      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, Yes{}); });
-    } else {
-      each_run<S, V>(block, span, [&](auto x, auto packed) __attribute__((always_inline)) { add(x, packed, No{}); });
-    }
+    });
   }
 }
 

@@ -20,20 +20,33 @@ struct Span {
   const Run* runs;  // sorted by dx
 };
 
-// What will be read and written after the block at hand, fetched a few lines per run while it computes: stores that miss
-// the cache would hold up everything behind them.
+// Memory that will be wanted after the block at hand: `count` stretches of `floats`, `apart` from one another.
+struct Stretches {
+  const float* at = nullptr;
+  int64_t floats = 0, apart = 0, count = 0, done = 0;
+
+  void fetch(int64_t lines) {
+    for (; lines > 0 && count > 0; --lines) {
+      __builtin_prefetch(at + done, 0, 2);
+      done += 16;
+      if (done >= floats) {
+        done = 0;
+        at += apart;
+        --count;
+      }
+    }
+  }
+};
+
+// What is read and what is written next is fetched a few lines per run, while the block at hand computes: stores that
+// miss the cache hold up everything behind them.
 struct Ahead {
-  const float *reads = nullptr, *writes = nullptr;
-  int64_t floats = 0;  // of each
-  int64_t per_run = 0;
+  Stretches reads, writes;
+  int64_t lines_per_run = 0;
 
   void fetch() {
-    for (int64_t i = 0; i < per_run && floats > 0; i += 16, floats -= 16) {
-      __builtin_prefetch(reads, 0, 2);
-      __builtin_prefetch(writes, 1, 2);
-      reads += 16;
-      writes += 16;
-    }
+    reads.fetch(lines_per_run);
+    writes.fetch(lines_per_run);
   }
 };
 

@@ -22,6 +22,8 @@ struct Avx2 {
     if (n >= L) return store(at, value);
     if (n > 0) _mm256_maskstore_ps(at, mask(n), value);
   }
+  // Keeps the compiler from loading the value anew for each multiplication.
+  static void pin(V& value) { asm("" : "+x"(value)); }
   static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 };
 

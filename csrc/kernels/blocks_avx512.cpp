@@ -16,6 +16,8 @@ struct Avx512 {
   static V load(const float* at, int64_t n) { return _mm512_maskz_loadu_ps(mask(n), at); }
   static void store(float* at, V value) { _mm512_storeu_ps(at, value); }
   static void store(float* at, int64_t n, V value) { _mm512_mask_storeu_ps(at, mask(n), value); }
+  // Keeps the compiler from loading the value anew for each multiplication.
+  static void pin(V& value) { asm("" : "+v"(value)); }
   static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 };
 

@@ -21,6 +21,7 @@ struct Portable {
     if (n >= L) return store(at, value);
     for (int64_t i = 0; i < n; ++i) at[i] = value[i];
   }
+  static void pin(V&) {}
   static V fma(V a, V b, V c) { return a * b + c; }
 };
 

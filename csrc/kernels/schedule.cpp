@@ -40,16 +40,21 @@ int64_t tile_floats(const Plan& plan, const Layout& layout, int64_t lines, int64
   return lines * rows * layout.pitch;
 }
 
+// Strips of whole lines are rows side by side in memory, but read their neighbours' margins again; lines by themselves
+// read nothing twice. Strips, then, while the margins are small beside them.
 Cut choose_cut(const Plan& plan, const Layout& layout, int64_t height, int64_t columns, int64_t parts) {
   const int64_t lines = std::min(plan.step, height), steps = ceil_div(height, plan.step);
   Cut cut{lines, steps, columns};
   const auto floats = [&] { return tile_floats(plan, layout, cut.lines, cut.steps); };
-  while (cut.lines > 1 && (floats() > kTargetFloats || ceil_div(lines, cut.lines) < parts)) cut.lines = ceil_div(cut.lines, 2);
+  while (floats() > kTargetFloats && cut.steps > std::max(8 * plan.reach, kLeastSteps)) cut.steps = ceil_div(cut.steps, 2);
+  if (floats() > kTargetFloats) cut.steps = steps;
+  while (floats() > kTargetFloats && cut.lines > 1) cut.lines = ceil_div(cut.lines, 2);
   const int64_t least = std::min(steps, std::max(kLeastSteps, 2 * plan.reach));
-  const int64_t strips = ceil_div(parts, ceil_div(lines, cut.lines));
-  if (strips > 1) cut.steps = std::clamp(align_up(ceil_div(steps, strips), 4), std::min<int64_t>(steps, 8), steps);
-  while (cut.steps > least && floats() > kTargetFloats) cut.steps = std::max(least, ceil_div(cut.steps, 2));
+  while (floats() > kTargetFloats && cut.steps > least) cut.steps = std::max(least, ceil_div(cut.steps, 2));
   if (floats() > kScratchFloats) cut.steps = std::min(cut.steps, kLeastSteps);
+  const auto tiles = [&] { return ceil_div(lines, cut.lines) * ceil_div(steps, cut.steps); };
+  while (tiles() < parts && cut.lines > 1) cut.lines = ceil_div(cut.lines, 2);
+  while (tiles() < parts && cut.steps > 8) cut.steps = ceil_div(cut.steps, 2);
   return cut;
 }
 

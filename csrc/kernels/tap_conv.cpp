@@ -42,6 +42,28 @@ int64_t grain_of(const Problem& p, int64_t items) {
   return std::max<int64_t>(1, kGrain * items / std::max<int64_t>(work, 1));
 }
 
+// Four nested counters, the last one the fastest.
+class Odometer {
+ public:
+  Odometer(int64_t a, int64_t b, int64_t c, int64_t d) : size_{a, b, c, d}, at_{0, 0, 0, 0} {}
+  int64_t items() const { return size_[0] * size_[1] * size_[2] * size_[3]; }
+  int64_t operator[](int i) const { return at_[i]; }
+  Odometer from(int64_t item) const {
+    Odometer result = *this;
+    for (int i = 3; i >= 0; --i) {
+      result.at_[i] = item % size_[i];
+      item /= size_[i];
+    }
+    return result;
+  }
+  void next() {
+    for (int i = 3; i >= 0 && ++at_[i] == size_[i]; --i) at_[i] = 0;
+  }
+
+ private:
+  int64_t size_[4], at_[4];
+};
+
 // The schedule of the unit at hand: shared by all of them, or made when the unit changes.
 class Schedules {
  public:
@@ -80,44 +102,51 @@ void tap_conv(const Problem& p, const float* input, const float* weight, const f
   const Units units(p);
   const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
   const int64_t depth = p.axis[0].out, plane = p.axis[1].out * p.axis[2].out;
-  const int64_t planes = p.batch * units.count * depth;
-  if (planes == 0 || plane == 0 || channels == 0) return;
-  const Schedule shared = p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, parts_of(p, planes * units.outputs));
-  const int64_t items = planes * (p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size()));
+  if (p.batch * channels * depth * plane == 0) return;
+  const Schedule shared =
+      p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, parts_of(p, p.batch * channels * depth));
+  const auto tiles = p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size());
+  // Where each unit has its own schedule, the batch goes inside, so that it is planned once.
+  const Odometer order = p.per_pair ? Odometer{1, units.count, p.batch, depth} : Odometer{tiles, p.batch, units.count, depth};
+  const auto unit_of = [&](const Odometer& at) { return at[p.per_pair ? 1 : 2]; };
+  const auto sample_of = [&](const Odometer& at) { return at[p.per_pair ? 2 : 1]; };
+  const auto input_of = [&](const Odometer& at) {
+    const int64_t group = unit_of(at) * units.outputs / p.out_channels;
+    return input + (sample_of(at) * p.groups + group) * p.in_channels * p.in_size();
+  };
+  const auto output_of = [&](const Odometer& at, int64_t o) {
+    return output + ((sample_of(at) * channels + o) * depth + at[3]) * plane;
+  };
   const float zero = 0;
-  parallel(items, grain_of(p, items), [&](int64_t begin, int64_t end) {
-    TileRunner runner(p, kernels);
+  parallel(order.items(), grain_of(p, order.items()), [&](int64_t begin, int64_t end) {
+    TileRunner runner(p, kernels, false);
     Schedules schedules(p, kernels.lanes, shared);
     std::vector<float> packed;
-    const auto run = [&](const Schedule& schedule, const Tile& tile, int64_t b, int64_t unit, int64_t z) {
-      const Plan& plan = schedule.plans[static_cast<size_t>(tile.plan)];
-      const size_t batches = schedule.layouts[static_cast<size_t>(tile.plan)].batches.size();
-      const int64_t group = unit * units.outputs / p.out_channels;
-      const float* x = input + (b * p.groups + group) * p.in_channels * p.in_size();
-      packed.resize(plan.taps.size());
-      for (size_t batch = 0; batch < batches; ++batch) {
-        runner.fill(schedule, tile, batch, x, z);
-        for (int64_t o = unit * units.outputs; o < (unit + 1) * units.outputs; ++o) {
-          for (size_t k = 0; k < packed.size(); ++k) packed[k] = weight[o * list + plan.taps[k]];
+    const auto run = [&](const Schedule& schedule, const Tile& tile, const Odometer& at, const Tile& next_tile) {
+      const auto index = static_cast<size_t>(tile.plan);
+      const std::vector<int64_t>& taps = schedule.plans[index].taps;
+      Odometer next = at;
+      next.next();
+      packed.resize(taps.size());
+      for (size_t batch = 0; batch < schedule.layouts[index].batches.size(); ++batch) {
+        runner.turn_to(schedule, tile, batch, at[3]);
+        runner.fill(input_of(at));
+        for (int64_t o = unit_of(at) * units.outputs; o < (unit_of(at) + 1) * units.outputs; ++o) {
+          for (size_t k = 0; k < packed.size(); ++k) packed[k] = weight[o * list + taps[k]];
           const float* start = batch ? nullptr : bias ? bias + o : &zero;
-          runner.conv(packed.data(), start, output + ((b * channels + o) * depth + z) * plane);
+          runner.expect(schedule, next_tile, input_of(next), output_of(next, unit_of(next) * units.outputs));
+          runner.conv(packed.data(), start, output_of(at, o));
         }
       }
     };
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t z = item % depth, rest = item / depth;
-      if (p.per_pair) {  // the batch inside, so that each unit is planned once
-        const int64_t unit = rest / p.batch;
-        const Schedule& schedule = schedules.of(unit, runner);
-        for (const Tile& tile : schedule.tiles) run(schedule, tile, rest % p.batch, unit, z);
+    for (Odometer at = order.from(begin); begin < end; ++begin, at.next()) {
+      if (p.per_pair) {
+        const Schedule& schedule = schedules.of(at[1], runner);
+        for (const Tile& tile : schedule.tiles) run(schedule, tile, at, tile);
       } else {
-        const int64_t b = rest / units.count % p.batch;
-        const int64_t unit = rest % units.count;
-        if (units.outputs == 1 && p.in_channels == 1 && depth == 1) {
-          const int64_t next = (b * units.count + unit + 1) % (p.batch * units.count);
-          runner.expect(input + next * p.in_size(), output + next * plane, std::min(p.in_size(), plane));
-        }
-        run(shared, shared.tiles[static_cast<size_t>(item / planes)], b, unit, z);
+        Odometer next = at;
+        next.next();
+        run(shared, shared.tiles[static_cast<size_t>(at[0])], at, shared.tiles[static_cast<size_t>(next[0])]);
       }
     }
   });
@@ -144,13 +173,17 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
   // So many outputs of a group together that their accumulators stay within bounds.
   const int64_t together = std::min(all.outputs, kAccumulatorFloats / (list * lanes));
   const int64_t per_unit = ceil_div(all.outputs, together), units = all.count * per_unit;
-  const Schedule shared = p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, parts_of(p, p.batch * units * depth));
-  const int64_t tiles = p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size());
-  const int64_t pieces = p.batch * depth * tiles;
-  const int64_t chunks = std::min(pieces, parts_of(p, units * together));
+  const int64_t parts = parts_of(p, units * together);
+  const Schedule shared = p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, ceil_div(parts, p.batch * depth));
+  const Odometer order{p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size()), p.batch, depth, 1};
+  const int64_t chunks = std::min(order.items(), parts);
+  const auto input_of = [&](const Odometer& at, int64_t o) {
+    return input + (at[1] * p.groups + o / p.out_channels) * p.in_channels * p.in_size();
+  };
+  const auto grad_of = [&](const Odometer& at, int64_t o) { return grad + ((at[1] * channels + o) * depth + at[2]) * plane; };
   std::vector<float> partial(static_cast<size_t>(chunks * channels * list));
   parallel(units * chunks, grain_of(p, units * chunks), [&](int64_t begin, int64_t end) {
-    TileRunner runner(p, kernels);
+    TileRunner runner(p, kernels, true);
     Schedules schedules(p, kernels.lanes, shared);
     std::vector<float> sums;
     for (int64_t item = begin; item < end; ++item) {
@@ -158,27 +191,32 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
       const int64_t first = unit / per_unit * all.outputs + unit % per_unit * together;
       const int64_t last = std::min(first + together, (unit / per_unit + 1) * all.outputs);
       const Schedule& schedule = schedules.of(unit / per_unit, runner);
-      int64_t taps = 0;
-      for (const Plan& plan : schedule.plans) taps += static_cast<int64_t>(plan.taps.size());
-      sums.assign(static_cast<size_t>((last - first) * taps * lanes), 0.0f);
-      const auto add = [&](const Tile& tile, int64_t b, int64_t z) {
-        int64_t before = 0;
-        for (int64_t i = 0; i < tile.plan; ++i) before += static_cast<int64_t>(schedule.plans[static_cast<size_t>(i)].taps.size());
-        const float* x = input + (b * p.groups + first / p.out_channels) * p.in_channels * p.in_size();
-        const size_t batches = schedule.layouts[static_cast<size_t>(tile.plan)].batches.size();
-        for (size_t batch = 0; batch < batches; ++batch) {
-          runner.fill(schedule, tile, batch, x, z);
+      std::vector<int64_t> before{0};  // each plan's taps among those of all
+      for (const Plan& plan : schedule.plans) before.push_back(before.back() + static_cast<int64_t>(plan.taps.size()));
+      sums.assign(static_cast<size_t>((last - first) * before.back() * lanes), 0.0f);
+      const int64_t piece_begin = order.items() * chunk / chunks, piece_end = order.items() * (chunk + 1) / chunks;
+      const auto add = [&](const Tile& tile, const Odometer& at, bool is_last) {
+        const auto index = static_cast<size_t>(tile.plan);
+        // What comes next: the next piece of this chunk, or its first piece again, of the next unit.
+        Odometer next = at;
+        if (is_last) next = order.from(piece_begin); else next.next();
+        const int64_t next_first = is_last ? last : first;
+        const Tile& next_tile = p.per_pair ? tile : shared.tiles[static_cast<size_t>(next[0])];
+        for (size_t batch = 0; batch < schedule.layouts[index].batches.size(); ++batch) {
+          runner.turn_to(schedule, tile, batch, at[2]);
+          runner.fill(input_of(at, first));
           for (int64_t o = first; o < last; ++o) {
-            runner.grad(grad + ((b * channels + o) * depth + z) * plane, sums.data() + ((o - first) * taps + before) * lanes);
+            runner.expect(schedule, next_tile, input_of(next, next_first), grad_of(next, next_first));
+            runner.grad(grad_of(at, o), sums.data() + ((o - first) * before.back() + before[index]) * lanes);
           }
         }
       };
-      for (int64_t piece = pieces * chunk / chunks; piece < pieces * (chunk + 1) / chunks; ++piece) {
-        const int64_t z = piece % depth, b = piece / depth % p.batch;
+      Odometer at = order.from(piece_begin);
+      for (int64_t piece = piece_begin; piece < piece_end; ++piece, at.next()) {
         if (p.per_pair) {
-          for (const Tile& tile : schedule.tiles) add(tile, b, z);
+          for (const Tile& tile : schedule.tiles) add(tile, at, piece + 1 == piece_end);
         } else {
-          add(shared.tiles[static_cast<size_t>(piece / (depth * p.batch))], b, z);
+          add(shared.tiles[static_cast<size_t>(at[0])], at, piece + 1 == piece_end);
         }
       }
       const float* sum = sums.data();

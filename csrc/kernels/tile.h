@@ -1,61 +1,77 @@
 // One tile of one output: its sources in the scratch, and the blocks that run over them.
 #pragma once
 
-#include <utility>
 #include <vector>
 
 #include "schedule.h"
 
 namespace atrous {
 
+// Works tiles off, one after another. What a tile and a batch of windows ask for is worked out once and kept while plane
+// after plane asks for the same.
 class TileRunner {
  public:
-  TileRunner(const Problem& problem, const Kernels& kernels);
+  TileRunner(const Problem& problem, const Kernels& kernels, bool for_grad);
 
-  // Copies what `tile` reads for the output's depth z, from `input`: one sample of one group.
-  void fill(const Schedule& schedule, const Tile& tile, size_t batch, const float* input, int64_t z);
+  // Turns to a tile, one of its batches and the output's depth z.
+  void turn_to(const Schedule& schedule, const Tile& tile, size_t batch, int64_t z);
 
   // To be called when a schedule ends its life: the next one may stand at its address.
-  void forget() { cleared_layout_ = nullptr; }
+  void forget() { tile_ = nullptr; }
 
-  // What will be needed next: fetched into the cache, bit by bit, while the blocks at hand run.
-  void expect(const float* reads, const float* writes, int64_t floats) { ahead_ = {reads, writes, floats, 0}; }
+  // Copies what the tile reads from `input`: one sample of one group.
+  void fill(const float* input) const;
+
+  // The tile that comes next and its planes: what it wants of them is fetched into the cache meanwhile.
+  void expect(const Schedule& schedule, const Tile& tile, const float* input, const float* output);
 
   // y: one sample, channel and depth of the output; starts from `bias`, or goes on from y where it is null.
   void conv(const float* packed, const float* bias, float* y);
 
-  // accumulators[packed * lanes + lane] += gradient times input.
+  // accumulators[packed * lanes + lane] += gradient times input; `gradient` as y.
   void grad(const float* gradient, float* accumulators);
 
  private:
-  struct Bucket {
-    int height;
-    size_t begin, end;  // in spans_
+  struct Copy {
+    int64_t from, from_pitch;
+    float* to;
+    int64_t rows, columns;
   };
-  template <class Table, class Work>
-  void each_block(const Table& table, const Work& work);
-  int64_t make_spans(int64_t line, int64_t step, int64_t rows, int64_t column_phase);
-  void limit_line(int64_t line);
-  void clear_when_new(const Layout& layout, size_t batch, int64_t column);
+  // Spans of one height.
+  struct Part {
+    int height;
+    size_t begin, end;
+  };
+  // One block of outputs, `at` floats into the plane, and the parts that make it.
+  struct Piece {
+    Block block;
+    int64_t at;
+    int vectors, rows;  // of the compiled block
+    size_t first_part, last_part;
+  };
+
+  void plan_copies(int64_t z);
+  void plan_blocks();
+  void plan_spans(int64_t line, int64_t step, int64_t rows, int64_t column_phase);
 
   const Problem& problem_;
   const Kernels& kernels_;
+  const bool for_grad_;
   const Phases rows_, columns_;
-  const Schedule* schedule_ = nullptr;
+  float* const scratch_;
   const Tile* tile_ = nullptr;
   const Plan* plan_ = nullptr;
   const Layout* layout_ = nullptr;
   const Batch* batch_ = nullptr;
-  float* scratch_;
   std::vector<char> here_;  // windows whose depth is inside the image
-  std::vector<std::pair<int64_t, int64_t>> limits_;  // per window: the chain steps of this line inside the image
+  std::vector<char> were_here_;
+  std::vector<Copy> copies_;
   std::vector<Span> spans_;
-  std::vector<Bucket> buckets_;
-  std::vector<float> row_;  // a block of one column phase, where those are interleaved in memory
-  Ahead ahead_{};
-  const Layout* cleared_layout_ = nullptr;
-  const Batch* cleared_batch_ = nullptr;
-  int64_t cleared_column_ = -1;
+  std::vector<Part> parts_;
+  std::vector<Piece> pieces_;
+  std::vector<float> rows_of_phase_;  // a block of one column phase, where those are interleaved in memory
+  int64_t runs_ = 0;  // of all pieces
+  Ahead ahead_;
 };
 
 }  // namespace atrous
