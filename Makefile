@@ -32,6 +32,12 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
+# The kernels under the address and undefined-behaviour sanitizers, on the tables of cases.
+sanitize: $(READY)
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DATROUS_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/python csrc/sanitize.py | build/sanitize/sanitize
+
 check: $(READY)
 	$(BIN)/ruff format --check src tests docs
 	$(BIN)/ruff check src tests docs

@@ -49,8 +49,9 @@ def test_compose_predicts_sizes_and_fields(chain_layers, size):
     x = torch.ones(1, 1, size, dtype=torch.float64, requires_grad=True)
     y, nested = x, (size,)
     for k, s, (p,), d in chain_layers:
-        y = F.conv1d(y, torch.ones(1, 1, k, dtype=torch.float64), None, s, p, d)
         nested = Geometry.resolve(k, s, p, d, ndim=1).output_size(nested)
+        assume(nested != (0,))  # torch has no empty signal to go on from, whatever a later layer pads
+        y = F.conv1d(y, torch.ones(1, 1, k, dtype=torch.float64), None, s, p, d)
     assert whole.output_size((size,)) == nested == tuple(y.shape[2:])
     middle = y.shape[2] // 2
     y[0, 0, middle].backward()

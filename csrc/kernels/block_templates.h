@@ -98,14 +98,26 @@ template <class S>
 void copy_rows(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
                int64_t columns) {
   for (int64_t row = 0; row < rows; ++row, from += from_pitch, to += to_pitch) {
+    int64_t i = 0;
     if (stride == 1) {
-      int64_t i = 0;
       for (; i + S::L <= columns; i += S::L) S::store(to + i, S::load(from + i));
       if (i < columns) S::store(to + i, columns - i, S::load(from + i, columns - i));
     } else if (stride == 2) {
-      for (int64_t i = 0; i < columns; ++i) to[i] = from[2 * i];
+      // The row ends at 2 * columns - 1.
+      for (; i < columns; i += S::L) S::store(to + i, columns - i, S::load_even(from + 2 * i, 2 * (columns - i) - 1));
     } else {
-      for (int64_t i = 0; i < columns; ++i) to[i] = from[stride * i];
+      for (; i < columns; ++i) to[i] = from[stride * i];
+    }
+  }
+}
+
+// Two blocks to every second column each: `columns` in all, the first from `even`.
+template <class S>
+void weave_rows(const float* even, const float* odd, int64_t from_pitch, float* to, int64_t to_pitch, int64_t rows,
+                int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row, even += from_pitch, odd += from_pitch, to += to_pitch) {
+    for (int64_t i = 0; 2 * i < columns; i += S::L) {
+      S::store_woven(to + 2 * i, columns - 2 * i, S::load(even + i), S::load(odd + i));
     }
   }
 }
@@ -139,6 +151,7 @@ Kernels common() {
   kernels.lanes = S::L;
   kernels.sum = sum_of_lanes<S>;
   kernels.copy = copy_rows<S>;
+  kernels.weave = weave_rows<S>;
   return kernels;
 }
 

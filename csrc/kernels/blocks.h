@@ -77,6 +77,8 @@ struct Kernels {
   float (*sum)(const float* lanes);
   void (*copy)(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
                int64_t columns);
+  void (*weave)(const float* even, const float* odd, int64_t from_pitch, float* to, int64_t to_pitch, int64_t rows,
+                int64_t columns);
 };
 
 // Null where the build or the processor lacks it.

@@ -22,6 +22,17 @@ struct Avx2 {
     if (n >= L) return store(at, value);
     if (n > 0) _mm256_maskstore_ps(at, mask(n), value);
   }
+  // Every second of n floats.
+  static V load_even(const float* at, int64_t n) {
+    const V mixed = _mm256_shuffle_ps(load(at, n), load(at + L, n - L), _MM_SHUFFLE(2, 0, 2, 0));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)));
+  }
+  // The first n floats of a0 b0 a1 b1 ...
+  static void store_woven(float* at, int64_t n, V a, V b) {
+    const V low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+    store(at, n, _mm256_permute2f128_ps(low, high, 0x20));
+    store(at + L, n - L, _mm256_permute2f128_ps(low, high, 0x31));
+  }
   // Keeps the compiler from loading the value anew for each multiplication.
   static void pin(V& value) { asm("" : "+x"(value)); }
   static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }

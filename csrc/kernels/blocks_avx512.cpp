@@ -16,6 +16,18 @@ struct Avx512 {
   static V load(const float* at, int64_t n) { return _mm512_maskz_loadu_ps(mask(n), at); }
   static void store(float* at, V value) { _mm512_storeu_ps(at, value); }
   static void store(float* at, int64_t n, V value) { _mm512_mask_storeu_ps(at, mask(n), value); }
+  // Every second of n floats.
+  static V load_even(const float* at, int64_t n) {
+    const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(load(at, n), index, load(at + L, n - L));
+  }
+  // The first n floats of a0 b0 a1 b1 ...
+  static void store_woven(float* at, int64_t n, V a, V b) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    store(at, n, _mm512_permutex2var_ps(a, low, b));
+    store(at + L, n - L, _mm512_permutex2var_ps(a, high, b));
+  }
   // Keeps the compiler from loading the value anew for each multiplication.
   static void pin(V& value) { asm("" : "+v"(value)); }
   static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }

@@ -21,6 +21,16 @@ struct Portable {
     if (n >= L) return store(at, value);
     for (int64_t i = 0; i < n; ++i) at[i] = value[i];
   }
+  // Every second of n floats.
+  static V load_even(const float* at, int64_t n) {
+    V value = set(0);
+    for (int64_t i = 0; i < L && 2 * i < n; ++i) value[i] = at[2 * i];
+    return value;
+  }
+  // The first n floats of a0 b0 a1 b1 ...
+  static void store_woven(float* at, int64_t n, V a, V b) {
+    for (int64_t i = 0; i < 2 * L && i < n; ++i) at[i] = i % 2 ? b[i / 2] : a[i / 2];
+  }
   static void pin(V&) {}
   static V fma(V a, V b, V c) { return a * b + c; }
 };

@@ -5,6 +5,13 @@
 #include <memory>
 #include <new>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(begin, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(begin, bytes)
+#endif
+
 namespace atrous {
 namespace {
 
@@ -50,7 +57,7 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
   const Batch* const chosen = &schedule.layouts[index].batches[batch];
   const bool same_tile = tile_ == &tile && batch_ == chosen;
   // Planes of a volume differ in where they lie, so their copies are planned for each.
-  if (same_tile && problem_.axis[0].in == 1) return;
+  if (same_tile && deep.in == 1 && deep.out == 1) return;
   tile_ = &tile;
   plan_ = &plan;
   layout_ = &schedule.layouts[index];
@@ -59,6 +66,8 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
   if (same_tile && here_ == were_here_) return;
   were_here_ = here_;
   plan_blocks();
+  ASAN_POISON_MEMORY_REGION(scratch_, kScratchFloats * sizeof(float));
+  ASAN_UNPOISON_MEMORY_REGION(scratch_, static_cast<size_t>(batch_->floats) * sizeof(float));
   // The margins stay zero from plane to plane: only pixels are copied over.
   std::fill_n(scratch_, batch_->floats, 0.0f);
 }
@@ -125,40 +134,49 @@ void TileRunner::plan_blocks() {
   parts_.clear();
   pieces_.clear();
   runs_ = 0;
+  const int64_t phases = std::min(columns_.upsample, columns_.out);
+  // Two phases are woven into whole rows; more are dealt out one by one.
+  const int64_t together = columns_.upsample == 2 ? 2 : 1;
+  for (int64_t phase = 0; phase < phases; phase += together) {
+    for (int64_t line = tile_->line; line < tile_->line_end; ++line) plan_line(line, phase, phase + together);
+  }
+}
+
+void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
   const auto compiled = [this](int64_t vectors, int64_t rows) {
     return for_grad_ ? kernels_.grad[1][vectors][rows] != nullptr : kernels_.conv[1][vectors][rows] != nullptr;
   };
   const int lanes = kernels_.lanes;
   const int64_t step = plan_->step, height = rows_.outputs(layout_->row_phase);
-  for (int64_t phase = 0; phase < std::min(columns_.upsample, columns_.out); ++phase) {
-    const int64_t width = std::min(tile_->column_end, columns_.outputs(phase));
-    const int64_t vectors = (width - tile_->column + lanes - 1) / lanes;
-    if (vectors <= 0) continue;
-    const int64_t usual = vectors > 1 ? 2 : 1;
-    int64_t tall = kMaxRows;
-    while (!compiled(usual, tall)) --tall;
-    for (int64_t line = tile_->line; line < tile_->line_end; ++line) {
-      const int64_t end = std::min(tile_->step_end, ceil_div(height - line, step));
-      for (int64_t i = tile_->step, rows; i < end; i += rows) {
-        const int64_t cuts = ceil_div(end - i, tall);
-        int64_t room = ceil_div(end - i, cuts);
-        while (!compiled(usual, room)) ++room;
-        rows = std::min(end - i, room);
-        const size_t first_part = parts_.size();
-        plan_spans(line, i, rows, phase);
-        int64_t runs = 0;
-        for (size_t p = first_part; p < parts_.size(); ++p) {
-          for (size_t q = parts_[p].begin; q < parts_[p].end; ++q) runs += spans_[q].count;
-        }
-        const int64_t row = (line + step * i) * rows_.upsample + layout_->row_phase;
-        for (int64_t v = 0, wide; v < vectors; v += wide) {
-          wide = kMaxVectors;
-          while (wide > 1 && (wide > vectors - v || !compiled(wide, room))) wide /= 2;
-          const int64_t column = tile_->column + v * lanes, valid = std::min(width - column, wide * lanes);
-          pieces_.push_back({{nullptr, 0, layout_->pitch, column, rows, valid, &ahead_},
-                             row * columns_.out + column * columns_.upsample + phase, static_cast<int>(wide),
-                             static_cast<int>(room), first_part, parts_.size()});
-          runs_ += runs;
+  const int64_t vectors = ceil_div(std::min(tile_->column_end, columns_.outputs(phase)) - tile_->column, lanes);
+  const int64_t usual = vectors > 1 ? 2 : 1, end = std::min(tile_->step_end, ceil_div(height - line, step));
+  int64_t tall = kMaxRows;
+  while (!compiled(usual, tall)) --tall;
+  for (int64_t i = tile_->step, rows; i < end; i += rows) {
+    const int64_t cuts = ceil_div(end - i, tall);
+    int64_t room = ceil_div(end - i, cuts);
+    while (!compiled(usual, room)) ++room;
+    rows = std::min(end - i, room);
+    std::vector<std::pair<size_t, size_t>> parts;
+    for (int64_t f = phase; f < phase_end; ++f) {
+      const size_t first = parts_.size();
+      plan_spans(line, i, rows, f);
+      parts.emplace_back(first, parts_.size());
+    }
+    const int64_t row = (line + step * i) * rows_.upsample + layout_->row_phase;
+    for (int64_t v = 0, wide; v < vectors; v += wide) {
+      wide = kMaxVectors;
+      while (wide > 1 && (wide > vectors - v || !compiled(wide, room))) wide /= 2;
+      const int64_t column = tile_->column + v * lanes;
+      for (int64_t f = phase; f < phase_end; ++f) {
+        const auto [first, last] = parts[static_cast<size_t>(f - phase)];
+        const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
+        const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * lanes);
+        pieces_.push_back({{nullptr, 0, layout_->pitch, column, rows, valid, &ahead_},
+                           row * columns_.out + column * columns_.upsample + f, static_cast<int>(wide),
+                           static_cast<int>(room), first, last});
+        for (size_t p = first; p < last; ++p) {
+          for (size_t s = parts_[p].begin; s < parts_[p].end; ++s) runs_ += spans_[s].count;
         }
       }
     }
@@ -179,30 +197,35 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float*
 
 void TileRunner::conv(const float* packed, const float* bias, float* y) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
-  for (Piece& piece : pieces_) {
+  for (size_t k = 0; k < pieces_.size(); ++k) {
+    Piece& piece = pieces_[k];
+    Block& block = piece.block;
     const int64_t room = piece.vectors * kernels_.lanes;
     float* to = y + piece.at;
     int64_t to_pitch = pitch;
-    if (apart > 1) {  // a block beside y, dealt out below
-      rows_of_phase_.resize(static_cast<size_t>(kMaxRows * room));
-      to = rows_of_phase_.data();
+    if (apart > 1) {  // beside y: phases are put together below
+      aside_.resize(static_cast<size_t>(2 * kMaxRows * room));
+      to = aside_.data() + (apart == 2 ? k % 2 * kMaxRows * room : 0);
       to_pitch = room;
-      if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, piece.block.rows, piece.block.valid);
+      if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, block.rows, block.valid);
     }
     const float* start = bias;
     for (size_t p = piece.first_part; p < piece.last_part; ++p) {
-      piece.block.spans = spans_.data() + parts_[p].begin;
-      piece.block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
-      kernels_.conv[parts_[p].height][piece.vectors][piece.rows](piece.block, packed, start, to, to_pitch);
+      block.spans = spans_.data() + parts_[p].begin;
+      block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
+      kernels_.conv[parts_[p].height][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
       start = nullptr;
     }
     if (start) {  // nothing but the bias
-      piece.block.count = 0;
-      kernels_.conv[1][piece.vectors][piece.rows](piece.block, packed, start, to, to_pitch);
+      block.count = 0;
+      kernels_.conv[1][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
     }
-    for (int64_t i = 0; apart > 1 && i < piece.block.rows; ++i) {
-      float* const row = y + piece.at + i * pitch;
-      for (int64_t c = 0; c < piece.block.valid; ++c) row[c * apart] = to[i * room + c];
+    if (apart == 2 && k % 2 == 1) {
+      const Piece& even = pieces_[k - 1];
+      kernels_.weave(aside_.data(), to, room, y + even.at, pitch, block.rows, even.block.valid + block.valid);
+    }
+    for (int64_t i = 0; apart > 2 && i < block.rows; ++i) {
+      for (int64_t c = 0; c < block.valid; ++c) y[piece.at + i * pitch + c * apart] = to[i * room + c];
     }
   }
 }
@@ -214,9 +237,9 @@ void TileRunner::grad(const float* gradient, float* accumulators) {
     const float* from = gradient + piece.at;
     int64_t from_pitch = pitch;
     if (apart > 1) {
-      rows_of_phase_.resize(static_cast<size_t>(kMaxRows * room));
-      kernels_.copy(from, pitch, apart, rows_of_phase_.data(), room, piece.block.rows, piece.block.valid);
-      from = rows_of_phase_.data();
+      aside_.resize(static_cast<size_t>(kMaxRows * room));
+      kernels_.copy(from, pitch, apart, aside_.data(), room, piece.block.rows, piece.block.valid);
+      from = aside_.data();
       from_pitch = room;
     }
     for (size_t p = piece.first_part; p < piece.last_part; ++p) {

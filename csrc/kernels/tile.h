@@ -52,6 +52,7 @@ class TileRunner {
 
   void plan_copies(int64_t z);
   void plan_blocks();
+  void plan_line(int64_t line, int64_t phase, int64_t phase_end);
   void plan_spans(int64_t line, int64_t step, int64_t rows, int64_t column_phase);
 
   const Problem& problem_;
@@ -69,7 +70,7 @@ class TileRunner {
   std::vector<Span> spans_;
   std::vector<Part> parts_;
   std::vector<Piece> pieces_;
-  std::vector<float> rows_of_phase_;  // a block of one column phase, where those are interleaved in memory
+  std::vector<float> aside_;  // blocks of single column phases, where those take turns in memory
   int64_t runs_ = 0;  // of all pieces
   Ahead ahead_;
 };

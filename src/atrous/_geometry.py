@@ -150,10 +150,12 @@ class Geometry:
 def plain(name: str, value: Any) -> Any:
     """Return integers of any make as `int` and sequences as tuples, words as they are: equal values look alike.
 
+    A size that a compiler leaves free (`torch.SymInt`) stays free.
+
     Raises:
         GeometryError: something that is neither; 2.0 is no integer.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) or type(value) is int or hasattr(value, "__sym_max__"):
         return value
     if isinstance(value, Sequence):
         return tuple(plain(name, entry) for entry in value)
@@ -161,6 +163,18 @@ def plain(name: str, value: Any) -> Any:
         return operator.index(value)
     except TypeError as error:
         raise GeometryError(f"{name}: got {value!r}, expected integers") from error
+
+
+def integers(name: str, value: Ints, ndim: int, low: int) -> tuple[int, ...]:
+    """Return one plain integer per axis, for one or `ndim` of any make.
+
+    Raises:
+        GeometryError: something else, another number of entries, or one below `low`.
+    """
+    entries = _per_axis(name, plain(name, value), ndim)
+    if any(entry < low for entry in entries):
+        raise GeometryError(f"{name}: got {entries}, expected integers of at least {low}")
+    return entries
 
 
 def _per_axis(name: str, value: Any, ndim: int) -> tuple[Any, ...]:

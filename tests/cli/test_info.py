@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 
 import atrous
@@ -18,7 +19,14 @@ def test_json(capsys):
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["torch"] == torch.__version__
-    assert facts["backends"] == "reference, aten"
+    assert facts["backends"].startswith("reference, aten, ")
+
+
+@pytest.mark.parametrize(("reason", "backends"), [(None, "cpu"), ("not built", "no cpu (not built)")])
+def test_whether_the_compiled_operations_are_there(capsys, monkeypatch, reason, backends):
+    monkeypatch.setattr("atrous._backends.cpu.UNAVAILABLE", reason)
+    main(["info", "--json"])
+    assert json.loads(capsys.readouterr().out)["backends"] == f"reference, aten, {backends}"
 
 
 def test_an_extra_that_is_absent(capsys, monkeypatch):

@@ -28,7 +28,7 @@ def outcome(case: ConvCase, backend: str, dtype: torch.dtype, values: torch.dtyp
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 @every_case
 def test_grid(case, backend, dtype):
     rounded = torch.float32 if dtype == torch.float64 else dtype
@@ -60,7 +60,7 @@ def test_reference_is_torch(case):
 
 
 @pytest.mark.parametrize("name", ["1d-causal", "2d-anisotropic", "2d-multiplier", "2d-words", "3d"])
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 def test_gradcheck(name, backend):
     case = next(case for case in CONV_CASES if case.name == name)
     tensors = [t.requires_grad_() for t in case.tensors(torch.float64)]
@@ -84,7 +84,7 @@ def test_gradcheck(name, backend):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 def test_torch_contract(options, backend):
     x, w, b = torch.randn(2, 3, 9, 10), torch.randn(4, 3, 3, 2), torch.randn(4)
     expected = F.conv2d(x, w, b, **options)
@@ -92,7 +92,7 @@ def test_torch_contract(options, backend):
     torch.testing.assert_close(functional.conv2d(x[0], w, b, **options, backend=backend), expected[0])
 
 
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 def test_complex_numbers(backend):
     x, w = torch.randn(1, 2, 9, dtype=torch.complex128), torch.randn(2, 2, 3, dtype=torch.complex128)
     torch.testing.assert_close(functional.conv1d(x, w, dilation=2, backend=backend), F.conv1d(x, w, dilation=2))
@@ -150,7 +150,7 @@ def test_dilated_convolve_commutes_and_takes_any_rank():
     assert forth.sum() == signal.sum() * kernel.sum()
 
 
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 @pytest.mark.parametrize("padding", ["same", ((3, 0), (1, 2)), ("causal", 1)], ids=str)
 def test_compile_export_vmap_autocast(padding, backend):
     w, b = torch.randn(4, 3, 3, 3), torch.randn(4)
@@ -216,7 +216,7 @@ def test_one_bad_call_does_not_harm_the_next():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 def test_autocast_is_torchs(backend, dtype):
     x, w = torch.randn(1, 2, 9).to(dtype), torch.randn(3, 2, 3).to(dtype)
     with torch.autocast("cpu", torch.bfloat16):
@@ -249,7 +249,7 @@ class Call(torch.nn.Module):
         return self.function(*args)
 
 
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 def test_export_with_free_sizes(backend, mode):
     def run(x, w):
@@ -295,7 +295,7 @@ def test_more_messages():
             functional.conv1d(x, w, padding=5, padding_mode=mode)
 
 
-@pytest.mark.parametrize("backend", NAMES)
+@pytest.mark.parametrize("backend", NAMES["conv"])
 def test_meta_tensors(backend):
     x, w = torch.zeros(1, 2, 9, device="meta"), torch.zeros(4, 2, 3, device="meta")
     assert functional.conv1d(x, w, dilation=2, backend=backend).shape == (1, 4, 5)

@@ -2,5 +2,6 @@
 
 from atrous.functional.conv import conv1d, conv2d, conv3d, dilated_convolve
 from atrous.functional.pad import reflect_pad
+from atrous.functional.taps import tap_conv
 
-__all__ = ["conv1d", "conv2d", "conv3d", "dilated_convolve", "reflect_pad"]
+__all__ = ["conv1d", "conv2d", "conv3d", "dilated_convolve", "reflect_pad", "tap_conv"]

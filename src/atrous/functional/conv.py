@@ -10,12 +10,12 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from atrous._backends import choose
 from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, plain
+from atrous._ops import dispatch
+from atrous.functional._check import check_bias, check_dtypes, check_input
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
 def conv1d(
@@ -188,12 +188,12 @@ def dilated_convolve(signal: torch.Tensor, kernel: torch.Tensor, dilation: Ints 
         )
     if not signal.numel():
         raise ShapeError(f"dilated_convolve: got an empty signal of shape {tuple(signal.shape)}, expected some samples")
-    _check_dtypes("dilated_convolve", signal, kernel)
+    check_dtypes("dilated_convolve", signal, kernel)
     dilation = plain("dilation", dilation)
     extent = Geometry.resolve(tuple(kernel.shape), dilation=dilation, ndim=ndim).extent
     margin = tuple((size - 1, size - 1) for size in extent)
     geometry = Geometry.resolve(tuple(kernel.shape), padding=margin, dilation=dilation, ndim=ndim)
-    run = choose("conv", signal, ndim, None)
+    run = dispatch("conv", signal, ndim, None)
     return run(signal[None, None], kernel.flip(tuple(range(ndim)))[None, None], None, geometry, 1)[0, 0]
 
 
@@ -209,14 +209,14 @@ def _conv(
     padding_mode: str,
     backend: str | None,
 ) -> torch.Tensor:
-    _check(f"conv{ndim}d", _AXES[ndim], input, weight, bias, groups)
+    _check(ndim, input, weight, bias, groups)
     if padding_mode not in _PADDING_MODES:
         raise GeometryError(f"conv{ndim}d: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
     # Dynamo would trace through the cache and warn, and a compiled graph builds its plan only once.
     resolve = _resolve if torch.compiler.is_compiling() else _resolve_cached
     options = plain("stride", stride), plain("padding", padding), plain("dilation", dilation)
     geometry = resolve(tuple(weight.shape[2:]), *options, ndim)
-    run = choose("conv", input, ndim, backend)
+    run = dispatch("conv", input, ndim, backend)
     batched = input if input.ndim == ndim + 2 else input[None]
     if padding_mode != "zeros":
         _check_padding(ndim, batched, geometry, padding_mode)
@@ -235,35 +235,21 @@ def _resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim:
 _resolve_cached = lru_cache(maxsize=1024)(_resolve)
 
 
-def _check(
-    name: str, axes: str, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int
-) -> None:
-    ndim = axes.count(",") + 1
+def _check(ndim: int, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int) -> None:
+    name = f"conv{ndim}d"
     if weight.ndim != ndim + 2:
         raise ShapeError(
             f"{name}: weight: got shape {tuple(weight.shape)}, expected (D, C/groups, *K), {ndim + 2} axes"
         )
-    if input.ndim not in (ndim + 1, ndim + 2):
-        raise ShapeError(f"{name}: input: got shape {tuple(input.shape)}, expected (B, C, {axes}) or (C, {axes})")
+    check_input(name, input, ndim)
     channels = input.shape[-ndim - 1]
     if not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups or channels != weight.shape[1] * groups:
         raise ShapeError(
             f"{name}: got {channels} input channels, weight {tuple(weight.shape)} and groups={groups}, expected "
             f"{weight.shape[1]} * groups input channels and groups to divide the {weight.shape[0]} output channels"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"{name}: bias: got shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
-    _check_dtypes(name, input, weight, *(() if bias is None else (bias,)))
-
-
-def _check_dtypes(name: str, *tensors: torch.Tensor) -> None:
-    dtypes = {tensor.dtype for tensor in tensors}
-    device = tensors[0].device.type
-    if len(dtypes) > 1 and not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-        raise ShapeError(
-            f"{name}: got tensors of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
-            "convert them, or use torch.autocast"
-        )
+    check_bias(name, bias, weight.shape[0])
+    check_dtypes(name, input, weight, bias)
 
 
 def _check_padding(ndim: int, input: torch.Tensor, geometry: Geometry, mode: str) -> None:

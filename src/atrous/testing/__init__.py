@@ -1,6 +1,6 @@
-"""Public helpers for tests: one table of small cases, and budgets of error taken from float64."""
+"""Public helpers for tests: tables of small cases, and budgets of error taken from float64."""
 
 from atrous.testing.budget import assert_within_budget
-from atrous.testing.cases import CONV_CASES, ConvCase
+from atrous.testing.cases import CONV_CASES, TAP_CASES, ConvCase, TapCase
 
-__all__ = ["CONV_CASES", "ConvCase", "assert_within_budget"]
+__all__ = ["CONV_CASES", "ConvCase", "TAP_CASES", "TapCase", "assert_within_budget"]

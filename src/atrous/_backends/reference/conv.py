@@ -10,6 +10,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
+from atrous._backends.reference.precision import rounded_once
 from atrous._geometry import Geometry
 
 
@@ -21,26 +22,11 @@ def conv(
     Sums in float32 below float32, and rounds once.
     """
     device = input.device.type
-    if not torch.amp.is_autocast_available(device):
-        return _convolve(input, weight, bias, geometry, groups)
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         low = torch.get_autocast_dtype(device)
         eligible = (torch.float32, torch.float16, torch.bfloat16)  # autocast leaves all other dtypes alone
         input, weight = (tensor.to(low) if tensor.dtype in eligible else tensor for tensor in (input, weight))
-    with torch.autocast(device, enabled=False):
-        return _convolve(input, weight, bias, geometry, groups)
-
-
-def _convolve(
-    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry, groups: int
-) -> torch.Tensor:
-    dtype = input.dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        input, weight = input.float(), weight.float()
-    total = _sum_of_taps(input, weight, geometry, groups)
-    if bias is not None:
-        total = total + bias.to(total.dtype).view(-1, *[1] * geometry.ndim)
-    return total.to(dtype)
+    return rounded_once(lambda x, w: _sum_of_taps(x, w, geometry, groups), input, weight, bias)
 
 
 def _sum_of_taps(input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, groups: int) -> torch.Tensor:

@@ -1,0 +1,85 @@
+// Runs the cases that `sanitize.py` prints on buffers of their exact size, under the address and undefined-behaviour
+// sanitizers, on every instruction set of this processor, and compares with the definition.
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "kernels/taps.h"
+
+namespace {
+
+using atrous::Problem;
+
+// A heap block of its own, so that the first float outside it is an error.
+struct Buffer {
+  explicit Buffer(int64_t n, unsigned seed = 0) : size(n), data(new float[static_cast<size_t>(n)]) {
+    for (int64_t i = 0; i < n; ++i) {
+      seed = seed * 1664525u + 1013904223u;
+      data[static_cast<size_t>(i)] = static_cast<float>(seed >> 8) / (1 << 23) - 1.0f;
+    }
+  }
+  int64_t size;
+  std::unique_ptr<float[]> data;
+};
+
+bool close(const Buffer& result, const Buffer& expected) {
+  float largest = 1;
+  for (int64_t i = 0; i < expected.size; ++i) largest = std::fmax(largest, std::fabs(expected.data[static_cast<size_t>(i)]));
+  for (int64_t i = 0; i < expected.size; ++i) {
+    const auto k = static_cast<size_t>(i);
+    if (!(std::fabs(result.data[k] - expected.data[k]) <= 1e-4f * largest)) return false;
+  }
+  return true;
+}
+
+// One line: name batch groups in_channels out_channels taps axes per_pair bias, (in out stride upsample) of three axes, offsets.
+bool run(std::istringstream& line, std::string& name) {
+  Problem p{};
+  bool has_bias = false;
+  line >> name >> p.batch >> p.groups >> p.in_channels >> p.out_channels >> p.taps >> p.axes >> p.per_pair >> has_bias;
+  for (atrous::Axis& axis : p.axis) line >> axis.in >> axis.out >> axis.stride >> axis.upsample;
+  std::vector<int32_t> offsets;
+  for (int32_t offset; line >> offset;) offsets.push_back(offset);
+  offsets.shrink_to_fit();
+  p.offsets = offsets.data();
+  const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
+  const Buffer input(p.batch * p.groups * p.in_channels * p.in_size(), 1), weight(channels * list, 2), bias(channels, 3);
+  const Buffer grad(p.batch * channels * p.out_size(), 4), output(grad.size), weight_grad(weight.size);
+  const float* b = has_bias ? bias.data.get() : nullptr;
+  for (int64_t o = 0; o < channels; ++o) {
+    atrous::exact::tap_conv(p, o, input.data.get(), weight.data.get(), b, output.data.get());
+    atrous::exact::tap_conv_weight(p, o, grad.data.get(), input.data.get(), weight_grad.data.get());
+  }
+  const atrous::Parallel serial = [](int64_t items, int64_t, const atrous::Body& body) {
+    if (items > 0) body(0, items);
+  };
+  bool good = true;
+  for (const char* isa : {"portable", "avx2", "avx512"}) {
+    const atrous::Kernels* kernels = atrous::find_kernels(isa);
+    if (!kernels) continue;
+    Buffer y(output.size), w(weight_grad.size);
+    atrous::tap_conv(p, input.data.get(), weight.data.get(), b, y.data.get(), *kernels, serial);
+    atrous::tap_conv_weight(p, grad.data.get(), input.data.get(), w.data.get(), *kernels, serial);
+    if (!close(y, output) || !close(w, weight_grad)) {
+      std::fprintf(stderr, "%s: wrong on %s\n", name.c_str(), isa);
+      good = false;
+    }
+  }
+  return good;
+}
+
+}  // namespace
+
+int main() {
+  int cases = 0, wrong = 0;
+  for (std::string text, name; std::getline(std::cin, text); ++cases) {
+    std::istringstream line(text);
+    wrong += !run(line, name);
+  }
+  std::printf("%d cases, %d wrong\n", cases, wrong);
+  return cases == 0 || wrong != 0;
+}

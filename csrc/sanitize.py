@@ -1,0 +1,94 @@
+"""Print the cases of `atrous.testing`, and random ones, for the sanitizer run of the kernels: one line each."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+
+import torch
+
+from atrous import Geometry
+from atrous.testing import CONV_CASES, TAP_CASES
+
+RANDOM_CASES = 150
+
+
+def line(
+    name: str,
+    input: Sequence[int],
+    weight: Sequence[int],
+    offsets: torch.Tensor,
+    out: Sequence[int],
+    stride: Sequence[int],
+    upsample: Sequence[int],
+    bias: bool,
+) -> str:
+    """Return one call as the driver reads it; `input` and `weight` are shapes."""
+    groups = input[1] // weight[1]
+    offsets = offsets.clamp(-(2**31 - 1), 2**31 - 1)  # as the functional saturates them
+    fields = [input[0], groups, weight[1], weight[0] // groups, weight[2], offsets.shape[-1]]
+    fields += [int(offsets.ndim == 4), int(bias)]
+    fields += [1] * 4 * (5 - len(input))
+    for axis in zip(input[2:], out, stride, upsample, strict=True):
+        fields += axis
+    return " ".join(map(str, [name, *fields, *offsets.flatten().tolist()]))
+
+
+def tap_cases() -> list[str]:
+    """The table of `tap_conv`."""
+    lines = []
+    for case in TAP_CASES:
+        input, weight, offsets, bias = case.tensors(torch.float32)
+        batched = input if input.ndim == case.ndim + 2 else input[None]
+        size = batched.shape[2:]
+        stride, upsample = (
+            (n,) * case.ndim if isinstance(n, int) else tuple(n) for n in (case.stride, case.upsample)
+        )
+        out = case.output_size
+        if out is None:
+            out = [-(-((n - 1) * u + 1) // s) if n else 0 for n, s, u in zip(size, stride, upsample, strict=True)]
+        out = (out,) * case.ndim if isinstance(out, int) else out
+        lines.append(
+            line(case.name, batched.shape, weight.shape, offsets, out, stride, upsample, bias is not None)
+        )
+    return lines
+
+
+def conv_cases() -> list[str]:
+    """The table of the convolutions, as taps."""
+    lines = []
+    for case in CONV_CASES:
+        input, weight, bias = case.tensors(torch.float32)
+        batched = input if input.ndim == case.ndim + 2 else input[None]
+        geometry = Geometry.resolve(case.kernel, case.stride, case.padding, case.dilation, ndim=case.ndim)
+        axes = zip(geometry.kernel, geometry.dilation, geometry.padding, strict=True)
+        taps = itertools.product(*[[i * step - sides[0] for i in range(k)] for k, step, sides in axes])
+        offsets, ones = torch.tensor(list(taps)), (1,) * case.ndim
+        out = geometry.output_size(case.size)
+        shape = weight.flatten(2).shape
+        lines.append(line(case.name, batched.shape, shape, offsets, out, geometry.stride, ones, bias is not None))
+    return lines
+
+
+def random_cases() -> list[str]:
+    """Shapes, strides and offsets that no one thought of; the same ones each time."""
+    draw = random.Random(0)
+    lines = []
+    for index in range(RANDOM_CASES):
+        axes = draw.choice([1, 2, 2, 3])
+        size = [draw.choice([1, 2, 3, 5, 8, 9] if axes == 3 else [1, 2, 7, 8, 15, 16, 17, 33, 65]) for _ in range(axes)]
+        groups, inner, outer = (draw.choice([1, 1, 2, 3]) for _ in range(3))
+        stride, upsample = ([draw.choice([1, 1, 2, 3]) for _ in range(axes)] for _ in range(2))
+        out = [draw.choice([n, 2 * n, n + 3]) for n in size]
+        taps, reach, pairs = draw.choice([1, 4, 9, 40]), draw.choice([1, 5, 40, 10**6]), draw.random() < 0.5
+        shape = (groups * outer, inner, taps, axes) if pairs else (taps, axes)
+        count = torch.Size(shape).numel()
+        offsets = torch.tensor([draw.randint(-reach, reach) for _ in range(count)]).reshape(shape)
+        input, weight = (draw.choice([1, 2]), groups * inner, *size), (groups * outer, inner, taps)
+        lines.append(line(f"random-{index}", input, weight, offsets, out, stride, upsample, draw.random() < 0.5))
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(tap_cases() + conv_cases() + random_cases()))

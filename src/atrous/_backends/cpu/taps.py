@@ -1,0 +1,41 @@
+"""The compiled operations: float32 on a CPU, not differentiable here (`atrous._ops` makes them so).
+
+Legend: B batch, C channels in, D channels out, S input size, P output size, T taps, N axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def tap_conv(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    offsets: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: Sequence[int],
+    upsample: Sequence[int],
+    output_size: Sequence[int],
+    isa: str = "",
+) -> torch.Tensor:
+    """Run the reference's `tap_conv`, with int32 `offsets`; `isa` forces an instruction set, '' chooses."""
+    call = torch.ops.atrous.tap_conv.default
+    result: torch.Tensor = call(input, weight, offsets, bias, stride, upsample, output_size, isa)
+    return result
+
+
+def tap_conv_weight(
+    grad: torch.Tensor,
+    input: torch.Tensor,
+    offsets: torch.Tensor,
+    stride: Sequence[int],
+    upsample: Sequence[int],
+    groups: int,
+    isa: str = "",
+) -> torch.Tensor:
+    """Run the reference's `tap_conv_weight`, with int32 `offsets`; `isa` forces an instruction set, '' chooses."""
+    call = torch.ops.atrous.tap_conv_weight.default
+    result: torch.Tensor = call(grad, input, offsets, stride, upsample, groups, isa)
+    return result

@@ -1,0 +1,29 @@
+"""How every definition rounds: in float32 below float32, outside autocast, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+
+
+def rounded_once(
+    total: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    first: torch.Tensor,
+    second: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return `total(first, second)`, plus one bias per channel, in the dtype of `first`.
+
+    What is smaller than float32 is summed in float32; autocast is off, so that no product in `total` is lowered.
+    """
+    dtype, device = first.dtype, first.device.type
+    if dtype in (torch.float16, torch.bfloat16):
+        first, second = first.float(), second.float()
+    castable = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if castable else nullcontext():
+        result = total(first, second)
+    if bias is not None:
+        result = result + bias.to(result.dtype).view(-1, *[1] * (result.ndim - 2))
+    return result.to(dtype)

@@ -1,0 +1,42 @@
+"""Checks that several verbs share.
+
+Legend: B batch, C channels in, D channels out.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from atrous._errors import ShapeError
+
+_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+
+
+def check_input(name: str, input: torch.Tensor, ndim: int) -> None:
+    """Raise unless `input` is a batch or one sample with `ndim` axes."""
+    if input.ndim not in (ndim + 1, ndim + 2):
+        axes = _AXES[ndim]
+        raise ShapeError(f"{name}: input: got shape {tuple(input.shape)}, expected (B, C, {axes}) or (C, {axes})")
+
+
+def check_bias(name: str, bias: torch.Tensor | None, outputs: int) -> None:
+    """Raise unless there is no `bias` or one per output channel."""
+    if bias is not None and bias.shape != (outputs,):
+        raise ShapeError(f"{name}: bias: got shape {tuple(bias.shape)}, expected ({outputs},)")
+
+
+def check_dtypes(name: str, *tensors: torch.Tensor | None) -> None:
+    """Raise unless all tensors have one dtype, or autocast will see to it."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    dtypes = {tensor.dtype for tensor in given}
+    if len(dtypes) > 1 and not autocasts(given[0]):
+        raise ShapeError(
+            f"{name}: got tensors of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
+            "convert them, or use torch.autocast"
+        )
+
+
+def autocasts(tensor: torch.Tensor) -> bool:
+    """Return whether autocast is on where `tensor` lies."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
