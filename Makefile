@@ -4,14 +4,17 @@ SEED ?= 0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/ready
+PYTHON_CODE := src tests docs csrc benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check docs
+.PHONY: help install demo test sanitize bench check docs
 
 help:
 	@echo "make install   set up .venv with every extra but triton"
 	@echo "make demo      train, compare and segment; writes demo/report.html (SEED=n)"
 	@echo "make test      the whole test suite"
+	@echo "make sanitize  the kernels under the address and undefined-behaviour sanitizers"
+	@echo "make bench     time the tap operations beside torch; writes benchmarks/taps.json"
 	@echo "make check     format, lint, types, floors"
 	@echo "make docs      the documentation, into site/"
 
@@ -32,15 +35,19 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-# The kernels under the address and undefined-behaviour sanitizers, on the tables of cases.
 sanitize: $(READY)
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DATROUS_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitize
-	$(BIN)/python csrc/sanitize.py | build/sanitize/sanitize
+	$(BIN)/python csrc/sanitize.py > build/sanitize/cases.txt
+	build/sanitize/sanitize < build/sanitize/cases.txt
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks taps --json benchmarks/taps.json --threads 1 2
 
 check: $(READY)
-	$(BIN)/ruff format --check src tests docs
-	$(BIN)/ruff check src tests docs
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/kernels/*.cpp csrc/kernels/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -52,6 +53,8 @@ Problem problem(const char* op, const Tensor& input, const Tensor& offsets, int6
   for (size_t a = 0; a < n; ++a) {
     STD_TORCH_CHECK(stride[a] > 0 && upsample[a] > 0 && out[a] >= 0, op,
                     ": expected a positive stride and upsample and no negative output_size");
+    STD_TORCH_CHECK(input.size(static_cast<int64_t>(a) + 2) <= INT32_MAX && out[a] <= INT32_MAX, op,
+                    ": expected axes of less than 2^31 pixels");
     p.axis[3 - n + a] = {input.size(static_cast<int64_t>(a) + 2), out[a], stride[a], upsample[a]};
   }
   p.per_pair = offsets.dim() == 4;
@@ -72,8 +75,10 @@ Tensor tap_conv(const Tensor& input_, const Tensor& weight_, const Tensor& offse
   const Tensor weight = plain(op, "weight", weight_, ScalarType::Float);
   const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
   STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) > 0, op, ": weight: expected (D, C/groups, T)");
-  const Problem p = problem(op, input, offsets, input.size(1) / weight.size(1), weight.size(0), output_size, stride, upsample);
-  STD_TORCH_CHECK(weight.size(1) == p.in_channels && weight.size(2) == p.taps, op, ": weight: expected (D, C/groups, T)");
+  const Problem p =
+      problem(op, input, offsets, input.size(1) / weight.size(1), weight.size(0), output_size, stride, upsample);
+  STD_TORCH_CHECK(weight.size(1) == p.in_channels && weight.size(2) == p.taps, op,
+                  ": weight: expected (D, C/groups, T)");
   std::optional<Tensor> bias;
   if (bias_) {
     bias = plain(op, "bias", *bias_, ScalarType::Float);

@@ -28,7 +28,8 @@ struct Buffer {
 
 bool close(const Buffer& result, const Buffer& expected) {
   float largest = 1;
-  for (int64_t i = 0; i < expected.size; ++i) largest = std::fmax(largest, std::fabs(expected.data[static_cast<size_t>(i)]));
+  for (int64_t i = 0; i < expected.size; ++i)
+    largest = std::fmax(largest, std::fabs(expected.data[static_cast<size_t>(i)]));
   for (int64_t i = 0; i < expected.size; ++i) {
     const auto k = static_cast<size_t>(i);
     if (!(std::fabs(result.data[k] - expected.data[k]) <= 1e-4f * largest)) return false;
@@ -36,7 +37,8 @@ bool close(const Buffer& result, const Buffer& expected) {
   return true;
 }
 
-// One line: name batch groups in_channels out_channels taps axes per_pair bias, (in out stride upsample) of three axes, offsets.
+// One line: name batch groups in_channels out_channels taps axes per_pair bias, (in out stride upsample) of three axes,
+// offsets.
 bool run(std::istringstream& line, std::string& name) {
   Problem p{};
   bool has_bias = false;
@@ -47,7 +49,8 @@ bool run(std::istringstream& line, std::string& name) {
   offsets.shrink_to_fit();
   p.offsets = offsets.data();
   const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
-  const Buffer input(p.batch * p.groups * p.in_channels * p.in_size(), 1), weight(channels * list, 2), bias(channels, 3);
+  const Buffer input(p.batch * p.groups * p.in_channels * p.in_size(), 1), weight(channels * list, 2),
+      bias(channels, 3);
   const Buffer grad(p.batch * channels * p.out_size(), 4), output(grad.size), weight_grad(weight.size);
   const float* b = has_bias ? bias.data.get() : nullptr;
   for (int64_t o = 0; o < channels; ++o) {

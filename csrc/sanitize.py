@@ -42,16 +42,12 @@ def tap_cases() -> list[str]:
         input, weight, offsets, bias = case.tensors(torch.float32)
         batched = input if input.ndim == case.ndim + 2 else input[None]
         size = batched.shape[2:]
-        stride, upsample = (
-            (n,) * case.ndim if isinstance(n, int) else tuple(n) for n in (case.stride, case.upsample)
-        )
+        stride, upsample = ((n,) * case.ndim if isinstance(n, int) else tuple(n) for n in (case.stride, case.upsample))
         out = case.output_size
         if out is None:
             out = [-(-((n - 1) * u + 1) // s) if n else 0 for n, s, u in zip(size, stride, upsample, strict=True)]
         out = (out,) * case.ndim if isinstance(out, int) else out
-        lines.append(
-            line(case.name, batched.shape, weight.shape, offsets, out, stride, upsample, bias is not None)
-        )
+        lines.append(line(case.name, batched.shape, weight.shape, offsets, out, stride, upsample, bias is not None))
     return lines
 
 

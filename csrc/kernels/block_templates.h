@@ -75,7 +75,8 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
   ATROUS_UNROLL for (int i = 0; i < R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::set(0.0f);
   ATROUS_UNROLL for (int i = 0; i < R; ++i) {
     if (i >= rows) break;
-    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::load(grad + i * grad_pitch + v * S::L, block.valid - v * S::L);
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] =
+        S::load(grad + i * grad_pitch + v * S::L, block.valid - v * S::L);
   }
   for (int64_t s = 0; s < block.count; ++s) {
     const Span& span = block.spans[s];
@@ -97,16 +98,17 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
 template <class S>
 void copy_rows(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
                int64_t columns) {
+  // A last, partial vector; of every second float the row ends before its pair is whole.
+  const int64_t whole = (stride == 2 ? columns - 1 : columns) / S::L * S::L, rest = columns - whole;
   for (int64_t row = 0; row < rows; ++row, from += from_pitch, to += to_pitch) {
-    int64_t i = 0;
     if (stride == 1) {
-      for (; i + S::L <= columns; i += S::L) S::store(to + i, S::load(from + i));
-      if (i < columns) S::store(to + i, columns - i, S::load(from + i, columns - i));
+      for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load(from + i));
+      if (rest) S::store(to + whole, rest, S::load(from + whole, rest));
     } else if (stride == 2) {
-      // The row ends at 2 * columns - 1.
-      for (; i < columns; i += S::L) S::store(to + i, columns - i, S::load_even(from + 2 * i, 2 * (columns - i) - 1));
+      for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load_even(from + 2 * i, 2 * S::L));
+      S::store(to + whole, rest, S::load_even(from + 2 * whole, 2 * rest - 1));
     } else {
-      for (; i < columns; ++i) to[i] = from[stride * i];
+      for (int64_t i = 0; i < columns; ++i) to[i] = from[stride * i];
     }
   }
 }

@@ -50,7 +50,8 @@ struct Ahead {
   }
 };
 
-// What one call of a block works on: outputs (or gradients) of `rows` rows and `valid` columns, from column `column` on.
+// What one call of a block works on: outputs (or gradients) of `rows` rows and `valid` columns, from column `column`
+// on.
 struct Block {
   const Span* spans;
   int64_t count;
@@ -65,8 +66,8 @@ using ConvBlock = void (*)(const Block& block, const float* weights, const float
 // accumulators += gradient times shifted input, lane by lane.
 using GradBlock = void (*)(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators);
 
-constexpr int kHeights = 7;    // runs are of 1, 2, 3, 4, 5 or 7 taps
-constexpr int kMaxRows = 16;   // rows of the tallest block
+constexpr int kHeights = 7;   // runs are of 1, 2, 3, 4, 5 or 7 taps
+constexpr int kMaxRows = 16;  // rows of the tallest block
 constexpr int kMaxVectors = 8;
 
 // One instruction set. A null entry is not compiled: the registers would not hold it.

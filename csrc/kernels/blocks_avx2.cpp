@@ -16,7 +16,9 @@ struct Avx2 {
   }
   static V set(float value) { return _mm256_set1_ps(value); }
   static V load(const float* at) { return _mm256_loadu_ps(at); }
-  static V load(const float* at, int64_t n) { return n >= L ? load(at) : n <= 0 ? set(0) : _mm256_maskload_ps(at, mask(n)); }
+  static V load(const float* at, int64_t n) {
+    return n >= L ? load(at) : n <= 0 ? set(0) : _mm256_maskload_ps(at, mask(n));
+  }
   static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
   static void store(float* at, int64_t n, V value) {
     if (n >= L) return store(at, value);

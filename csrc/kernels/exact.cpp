@@ -1,6 +1,6 @@
-#include "taps.h"
-
 #include <algorithm>
+
+#include "taps.h"
 
 namespace atrous::exact {
 namespace {

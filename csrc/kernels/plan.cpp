@@ -33,7 +33,8 @@ struct Tap {
   auto column() const { return std::tie(channel, depth, row_phase, column_phase, out_column, dx); }
 };
 
-std::vector<Tap> visible_taps(const Problem& problem, int64_t o, int64_t row_phase, const Phases& ys, const Phases& xs) {
+std::vector<Tap> visible_taps(const Problem& problem, int64_t o, int64_t row_phase, const Phases& ys,
+                              const Phases& xs) {
   const Axis& deep = problem.axis[0];
   std::vector<Tap> taps;
   for (int64_t c = 0; c < problem.in_channels; ++c) {
@@ -86,14 +87,19 @@ std::vector<Placed> place_runs(const std::vector<Tap>& taps, int64_t step) {
   for (size_t begin = 0; begin < taps.size();) {
     // The chain of taps that goes on, step by step, from `begin`; only columns sorted by dy have one.
     size_t end = begin + 1;
-    while (end < taps.size() && taps[end].column() == taps[begin].column() && taps[end].dy == taps[end - 1].dy + step) ++end;
+    while (end < taps.size() && taps[end].column() == taps[begin].column() && taps[end].dy == taps[end - 1].dy + step)
+      ++end;
     while (begin < end) {
       const Tap& tap = taps[begin];
       const int64_t chain = floor_div(tap.dy, step);
       const int height = run_height(static_cast<int64_t>(end - begin));
       runs.push_back({{tap.channel, tap.depth, tap.row_phase, tap.column_phase, tap.dy - chain * step,
                        floor_div(chain + kChain / 2, kChain), floor_div(tap.dx + kColumns / 2, kColumns)},
-                      tap.out_column, chain, tap.dx, height, begin});
+                      tap.out_column,
+                      chain,
+                      tap.dx,
+                      height,
+                      begin});
       begin += static_cast<size_t>(height);
     }
   }
@@ -141,7 +147,8 @@ Plan make_plan(const Problem& problem, int64_t o, int64_t row_phase) {
     };
     if (new_window || !same(runs[i - 1])) {
       const auto here = static_cast<int64_t>(plan.runs.size());
-      plan.groups.push_back({static_cast<int64_t>(plan.windows.size()) - 1, run.first, run.height, run.out_column, here, here});
+      plan.groups.push_back(
+          {static_cast<int64_t>(plan.windows.size()) - 1, run.first, run.height, run.out_column, here, here});
     }
     plan.runs.push_back({static_cast<int32_t>(run.dx), static_cast<int32_t>(plan.taps.size())});
     ++plan.groups.back().end;

@@ -2,8 +2,8 @@
 //
 // Any stride and upsampling come down to plain correlations of planes. Along an axis let g = gcd(stride, upsample),
 // s = stride / g, u = upsample / g. The outputs of one phase, p = u q + r, read pixels s q + b, so they form a plane in
-// q, and pixels s j + f, for one f, form a plane in j that the tap reads at j = q + d. Rows are dealt once more: row q is
-// chain step i of line a, q = a + step * i, so that the taps of a dilated kernel lie one below the other.
+// q, and pixels s j + f, for one f, form a plane in j that the tap reads at j = q + d. Rows are dealt once more: row q
+// is chain step i of line a, q = a + step * i, so that the taps of a dilated kernel lie one below the other.
 #pragma once
 
 #include <vector>
@@ -15,21 +15,21 @@ namespace atrous {
 
 // A part of the input planes that some taps read: rows dealt by (line, step), columns side by side.
 struct Window {
-  int64_t channel;         // of the group
-  int64_t depth;           // the taps' offset along axis 0
+  int64_t channel;  // of the group
+  int64_t depth;    // the taps' offset along axis 0
   int64_t row_phase, column_phase;
-  int64_t height, width;   // of the whole phase plane
-  int64_t row;             // remainder of the taps' row offset, in [0, step)
-  int64_t first, last;     // chain steps read, relative to the output's own; both included
-  int64_t left, right;     // columns read, relative to the output's own; both included
+  int64_t height, width;  // of the whole phase plane
+  int64_t row;            // remainder of the taps' row offset, in [0, step)
+  int64_t first, last;    // chain steps read, relative to the output's own; both included
+  int64_t left, right;    // columns read, relative to the output's own; both included
 };
 
 // Runs of one window and column phase, of `height` taps, whose first tap is at chain step `first`.
 struct Group {
   int64_t window, first;
   int height;
-  int64_t column_phase;    // of the output
-  int64_t begin, end;      // in Plan::runs
+  int64_t column_phase;  // of the output
+  int64_t begin, end;    // in Plan::runs
 };
 
 struct Plan {

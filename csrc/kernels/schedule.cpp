@@ -46,7 +46,8 @@ Cut choose_cut(const Plan& plan, const Layout& layout, int64_t height, int64_t c
   const int64_t lines = std::min(plan.step, height), steps = ceil_div(height, plan.step);
   Cut cut{lines, steps, columns};
   const auto floats = [&] { return tile_floats(plan, layout, cut.lines, cut.steps); };
-  while (floats() > kTargetFloats && cut.steps > std::max(8 * plan.reach, kLeastSteps)) cut.steps = ceil_div(cut.steps, 2);
+  while (floats() > kTargetFloats && cut.steps > std::max(8 * plan.reach, kLeastSteps))
+    cut.steps = ceil_div(cut.steps, 2);
   if (floats() > kTargetFloats) cut.steps = steps;
   while (floats() > kTargetFloats && cut.lines > 1) cut.lines = ceil_div(cut.lines, 2);
   const int64_t least = std::min(steps, std::max(kLeastSteps, 2 * plan.reach));
@@ -64,7 +65,8 @@ void place_rows(const Plan& plan, const Cut& cut, Layout& layout) {
     Place& place = layout.places[w];
     place.rows = cut.steps + window.last - window.first;
     const int64_t floats = cut.lines * place.rows * layout.pitch;
-    if (layout.batches.empty() || layout.batches.back().floats + floats > kScratchFloats) layout.batches.push_back({w, w, 0, {}});
+    if (layout.batches.empty() || layout.batches.back().floats + floats > kScratchFloats)
+      layout.batches.push_back({w, w, 0, {}});
     Batch& batch = layout.batches.back();
     place.offset = batch.floats;
     batch.floats += floats;

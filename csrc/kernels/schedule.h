@@ -15,8 +15,8 @@ struct Tile {
   int64_t plan, line, line_end, step, step_end, column, column_end;
 };
 
-// Where a window lies: row (l, j) of a tile at offset + ((l - line) * rows + j - step - window.first) * pitch, its first
-// column being `left` from the tile's.
+// Where a window lies: row (l, j) of a tile at offset + ((l - line) * rows + j - step - window.first) * pitch, its
+// first column being `left` from the tile's.
 struct Place {
   int64_t offset, rows, left, columns;
 };

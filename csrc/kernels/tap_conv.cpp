@@ -67,7 +67,8 @@ class Odometer {
 // The schedule of the unit at hand: shared by all of them, or made when the unit changes.
 class Schedules {
  public:
-  Schedules(const Problem& problem, int lanes, const Schedule& shared) : problem_(problem), lanes_(lanes), shared_(shared) {}
+  Schedules(const Problem& problem, int lanes, const Schedule& shared)
+      : problem_(problem), lanes_(lanes), shared_(shared) {}
   const Schedule& of(int64_t unit, TileRunner& runner) {
     if (!problem_.per_pair) return shared_;
     if (unit != unit_) {
@@ -107,11 +108,12 @@ void tap_conv(const Problem& p, const float* input, const float* weight, const f
       p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, parts_of(p, p.batch * channels * depth));
   const auto tiles = p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size());
   // Where each unit has its own schedule, the batch goes inside, so that it is planned once.
-  const Odometer order = p.per_pair ? Odometer{1, units.count, p.batch, depth} : Odometer{tiles, p.batch, units.count, depth};
+  const Odometer order =
+      p.per_pair ? Odometer{1, units.count, p.batch, depth} : Odometer{tiles, p.batch, units.count, depth};
   const auto unit_of = [&](const Odometer& at) { return at[p.per_pair ? 1 : 2]; };
   const auto sample_of = [&](const Odometer& at) { return at[p.per_pair ? 2 : 1]; };
   const auto input_of = [&](const Odometer& at) {
-    const int64_t group = unit_of(at) * units.outputs / p.out_channels;
+    const int64_t group = p.per_pair ? unit_of(at) / p.out_channels : unit_of(at);
     return input + (sample_of(at) * p.groups + group) * p.in_channels * p.in_size();
   };
   const auto output_of = [&](const Odometer& at, int64_t o) {
@@ -158,8 +160,8 @@ void tap_conv(const Problem& p, const float* input, const float* weight, const f
   });
 }
 
-void tap_conv_weight(const Problem& p, const float* grad, const float* input, float* weight_grad, const Kernels& kernels,
-                     const Parallel& parallel) {
+void tap_conv_weight(const Problem& p, const float* grad, const float* input, float* weight_grad,
+                     const Kernels& kernels, const Parallel& parallel) {
   const Units all(p);
   const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
   const int64_t depth = p.axis[0].out, plane = p.axis[1].out * p.axis[2].out, lanes = kernels.lanes;
@@ -174,13 +176,16 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
   const int64_t together = std::min(all.outputs, kAccumulatorFloats / (list * lanes));
   const int64_t per_unit = ceil_div(all.outputs, together), units = all.count * per_unit;
   const int64_t parts = parts_of(p, units * together);
-  const Schedule shared = p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, ceil_div(parts, p.batch * depth));
+  const Schedule shared =
+      p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, ceil_div(parts, p.batch * depth));
   const Odometer order{p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size()), p.batch, depth, 1};
   const int64_t chunks = std::min(order.items(), parts);
   const auto input_of = [&](const Odometer& at, int64_t o) {
     return input + (at[1] * p.groups + o / p.out_channels) * p.in_channels * p.in_size();
   };
-  const auto grad_of = [&](const Odometer& at, int64_t o) { return grad + ((at[1] * channels + o) * depth + at[2]) * plane; };
+  const auto grad_of = [&](const Odometer& at, int64_t o) {
+    return grad + ((at[1] * channels + o) * depth + at[2]) * plane;
+  };
   std::vector<float> partial(static_cast<size_t>(chunks * channels * list));
   parallel(units * chunks, grain_of(p, units * chunks), [&](int64_t begin, int64_t end) {
     TileRunner runner(p, kernels, true);
@@ -199,7 +204,10 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
         const auto index = static_cast<size_t>(tile.plan);
         // What comes next: the next piece of this chunk, or its first piece again, of the next unit.
         Odometer next = at;
-        if (is_last) next = order.from(piece_begin); else next.next();
+        if (is_last)
+          next = order.from(piece_begin);
+        else
+          next.next();
         const int64_t next_first = is_last ? last : first;
         const Tile& next_tile = p.per_pair ? tile : shared.tiles[static_cast<size_t>(next[0])];
         for (size_t batch = 0; batch < schedule.layouts[index].batches.size(); ++batch) {
@@ -235,7 +243,8 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
     for (int64_t o = begin; o < end; ++o) {
       for (int64_t k = 0; k < list; ++k) {
         float total = 0;
-        for (int64_t chunk = 0; chunk < chunks; ++chunk) total += partial[static_cast<size_t>((chunk * channels + o) * list + k)];
+        for (int64_t chunk = 0; chunk < chunks; ++chunk)
+          total += partial[static_cast<size_t>((chunk * channels + o) * list + k)];
         weight_grad[o * list + k] = total;
       }
       if (!all_finite(weight_grad + o * list, list)) exact::tap_conv_weight(p, o, grad, input, weight_grad);

@@ -16,8 +16,8 @@ struct Axis {
 // A call, apart from its buffers: input (B, G * C, *in), weight (G * D, C, T), output (B, G * D, *out), all contiguous.
 struct Problem {
   int64_t batch, groups, in_channels, out_channels, taps;
-  Axis axis[3];  // depth, height, width; axes that the call lacks are of one pixel
-  int axes;      // N: the offsets hold the last N of them
+  Axis axis[3];            // depth, height, width; axes that the call lacks are of one pixel
+  int axes;                // N: the offsets hold the last N of them
   const int32_t* offsets;  // (T, N) or, per pair, (G * D, C, T, N)
   bool per_pair;
 

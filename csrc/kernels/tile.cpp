@@ -47,24 +47,23 @@ TileRunner::TileRunner(const Problem& problem, const Kernels& kernels, bool for_
 
 void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batch, int64_t z) {
   const auto index = static_cast<size_t>(tile.plan);
-  const Plan& plan = schedule.plans[index];
-  const Axis& deep = problem_.axis[0];
-  here_.resize(plan.windows.size());
-  for (size_t w = 0; w < here_.size(); ++w) {
-    const int64_t at = z * deep.stride + plan.windows[w].depth;
-    here_[w] = at >= 0 && at % deep.upsample == 0 && at / deep.upsample < deep.in;
-  }
   const Batch* const chosen = &schedule.layouts[index].batches[batch];
   const bool same_tile = tile_ == &tile && batch_ == chosen;
-  // Planes of a volume differ in where they lie, so their copies are planned for each.
+  const Axis& deep = problem_.axis[0];
+  // Planes of a volume differ in where they lie; those of an image do not.
   if (same_tile && deep.in == 1 && deep.out == 1) return;
   tile_ = &tile;
-  plan_ = &plan;
+  plan_ = &schedule.plans[index];
   layout_ = &schedule.layouts[index];
   batch_ = chosen;
+  were_here_.swap(here_);
+  here_.clear();
+  for (const Window& window : plan_->windows) {
+    const int64_t at = z * deep.stride + window.depth;
+    here_.push_back(at >= 0 && at % deep.upsample == 0 && at / deep.upsample < deep.in);
+  }
   plan_copies(z);
   if (same_tile && here_ == were_here_) return;
-  were_here_ = here_;
   plan_blocks();
   ASAN_POISON_MEMORY_REGION(scratch_, kScratchFloats * sizeof(float));
   ASAN_UNPOISON_MEMORY_REGION(scratch_, static_cast<size_t>(batch_->floats) * sizeof(float));
@@ -90,16 +89,18 @@ void TileRunner::plan_copies(int64_t z) {
       if (rows <= 0 || left >= right) continue;
       const int64_t row = (line + window.row + step * begin) * rows_.stride + window.row_phase;
       const int64_t scratch_row = (line - tile_->line) * place.rows + begin - first;
-      copies_.push_back({start + row * width + left * columns_.stride + window.column_phase, step * rows_.stride * width,
-                         scratch_ + place.offset + scratch_row * layout_->pitch + left - tile_->column - place.left, rows,
-                         right - left});
+      copies_.push_back({start + row * width + left * columns_.stride + window.column_phase,
+                         step * rows_.stride * width,
+                         scratch_ + place.offset + scratch_row * layout_->pitch + left - tile_->column - place.left,
+                         rows, right - left});
     }
   }
 }
 
 void TileRunner::fill(const float* input) const {
   for (const Copy& copy : copies_) {
-    kernels_.copy(input + copy.from, copy.from_pitch, columns_.stride, copy.to, layout_->pitch, copy.rows, copy.columns);
+    kernels_.copy(input + copy.from, copy.from_pitch, columns_.stride, copy.to, layout_->pitch, copy.rows,
+                  copy.columns);
   }
 }
 
@@ -123,8 +124,8 @@ void TileRunner::plan_spans(int64_t line, int64_t step, int64_t rows, int64_t co
     if (parts_.size() == first_part || parts_.back().height != group.height) {
       parts_.push_back({group.height, spans_.size(), 0});
     }
-    spans_.push_back({at, inside, static_cast<int32_t>(group.end - group.begin), window.width,
-                      plan_->runs.data() + group.begin});
+    spans_.push_back(
+        {at, inside, static_cast<int32_t>(group.end - group.begin), window.width, plan_->runs.data() + group.begin});
     parts_.back().end = spans_.size();
   }
 }
@@ -173,8 +174,11 @@ void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
         const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * lanes);
         pieces_.push_back({{nullptr, 0, layout_->pitch, column, rows, valid, &ahead_},
-                           row * columns_.out + column * columns_.upsample + f, static_cast<int>(wide),
-                           static_cast<int>(room), first, last});
+                           row * columns_.out + column * columns_.upsample + f,
+                           static_cast<int>(wide),
+                           static_cast<int>(room),
+                           first,
+                           last});
         for (size_t p = first; p < last; ++p) {
           for (size_t s = parts_[p].begin; s < parts_[p].end; ++s) runs_ += spans_[s].count;
         }
@@ -184,15 +188,27 @@ void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
 }
 
 void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float* input, const float* output) {
-  const int64_t step = schedule.plans[static_cast<size_t>(tile.plan)].step;
-  const int64_t lines = tile.line_end - tile.line, steps = tile.step_end - tile.step, first = tile.line + step * tile.step;
-  const auto stretches = [&](const float* plane, int64_t width, int64_t stride) {
-    return Stretches{plane + first * stride * width, lines * stride * width, step * stride * width, steps, 0};
-  };
-  ahead_.reads = stretches(input, problem_.axis[2].in, rows_.stride);
-  ahead_.writes = stretches(output, columns_.out, rows_.upsample);
-  const int64_t most = steps * std::max(ahead_.reads.floats, ahead_.writes.floats);
-  ahead_.lines_per_run = most / (16 * std::max<int64_t>(runs_, 1)) + 1;
+  if (expected_ != &tile) {
+    expected_ = &tile;
+    const int64_t step = schedule.plans[static_cast<size_t>(tile.plan)].step, lines = tile.line_end - tile.line;
+    const int64_t columns = tile.column_end - tile.column, steps = tile.step_end - tile.step;
+    const bool whole_rows = columns == columns_.outputs(0);
+    // Of a tile that is narrower than the plane, the first line alone.
+    const auto stretches = [&](int64_t width, int64_t by, int64_t column_by) {
+      return Stretches{nullptr, whole_rows ? lines * by * width : columns * column_by, step * by * width, steps, 0};
+    };
+    const int64_t row = tile.line + step * tile.step;
+    expected_reads_ = stretches(problem_.axis[2].in, rows_.stride, columns_.stride);
+    expected_writes_ = stretches(columns_.out, rows_.upsample, columns_.upsample);
+    reads_start_ = row * rows_.stride * problem_.axis[2].in + tile.column * columns_.stride;
+    writes_start_ = row * rows_.upsample * columns_.out + tile.column * columns_.upsample;
+    const int64_t most = steps * std::max(expected_reads_.floats, expected_writes_.floats);
+    ahead_.lines_per_run = most / (16 * std::max<int64_t>(runs_, 1)) + 1;
+  }
+  ahead_.reads = expected_reads_;
+  ahead_.writes = expected_writes_;
+  ahead_.reads.at = input + reads_start_;
+  ahead_.writes.at = output + writes_start_;
 }
 
 void TileRunner::conv(const float* packed, const float* bias, float* y) {

@@ -7,8 +7,8 @@
 
 namespace atrous {
 
-// Works tiles off, one after another. What a tile and a batch of windows ask for is worked out once and kept while plane
-// after plane asks for the same.
+// Works tiles off, one after another. What a tile and a batch of windows ask for is worked out once and kept while
+// plane after plane asks for the same.
 class TileRunner {
  public:
   TileRunner(const Problem& problem, const Kernels& kernels, bool for_grad);
@@ -17,7 +17,7 @@ class TileRunner {
   void turn_to(const Schedule& schedule, const Tile& tile, size_t batch, int64_t z);
 
   // To be called when a schedule ends its life: the next one may stand at its address.
-  void forget() { tile_ = nullptr; }
+  void forget() { tile_ = expected_ = nullptr; }
 
   // Copies what the tile reads from `input`: one sample of one group.
   void fill(const float* input) const;
@@ -71,8 +71,11 @@ class TileRunner {
   std::vector<Part> parts_;
   std::vector<Piece> pieces_;
   std::vector<float> aside_;  // blocks of single column phases, where those take turns in memory
-  int64_t runs_ = 0;  // of all pieces
+  int64_t runs_ = 0;          // of all pieces
   Ahead ahead_;
+  const Tile* expected_ = nullptr;  // what the rest was worked out for
+  Stretches expected_reads_, expected_writes_;
+  int64_t reads_start_ = 0, writes_start_ = 0;
 };
 
 }  // namespace atrous
