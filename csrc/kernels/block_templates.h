@@ -12,26 +12,35 @@ namespace {
 
 // Calls use(m, v, value) for each source row m of a run that `rows` admits, and each of its V vectors.
 template <class S, int ROWS, int V, class Use>
-ATROUS_INLINE void each_row(const float* x, int64_t pitch, uint32_t rows, const Use& use) {
+ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], int64_t pitch, uint32_t rows,
+                            const Use& use) {
   asm volatile("" : "+r"(rows));  // else the compiler keeps the outcome of every test below alive over all runs
   ATROUS_UNROLL for (int m = 0; m < ROWS; ++m, x += pitch) {
     if (!(rows >> m & 1)) continue;
     ATROUS_UNROLL for (int v = 0; v < V; ++v) {
-      auto value = S::load(x + v * S::L);
+      auto value = S::load(x + v * S::L, lanes[v]);
       S::pin(value);
       use(m, v, value);
     }
   }
 }
 
-// Calls use(x, run) for each run of the span that the block's columns can see.
+// Calls use(x, lanes, packed) for each run of the span that the block's columns can see; `lanes` are those to read.
 template <class S, int V, class Use>
 ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use) {
   const int64_t first = -(block.column + V * S::L), last = span.width - block.column;
-  const float* const at = span.at + block.column;
+  const float* const at = block.source + span.at + block.column;
   for (const Run *run = span.runs, *end = run + span.count; run != end; ++run) {
     if (run->dx <= first || run->dx >= last) continue;
-    use(at + run->dx, run->packed);
+    typename S::Mask lanes[V];
+    const int64_t column = block.column + run->dx;
+    if (block.margins || (column >= 0 && column + V * S::L <= span.width)) {
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) lanes[v] = S::all();
+    } else {
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) lanes[v] =
+          S::between(-column - v * S::L, span.width - column - v * S::L);
+    }
+    use(at + run->dx, lanes, run->packed);
     block.ahead->fetch();
   }
 }
@@ -46,15 +55,16 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
   if (!bias) {
     ATROUS_UNROLL for (int i = 0; i < R; ++i) {
       if (i >= rows) break;
-      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::load(y + i * y_pitch + v * S::L, block.valid - v * S::L);
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] =
+          S::load_first(y + i * y_pitch + v * S::L, block.valid - v * S::L);
     }
   }
   for (int64_t s = 0; s < block.count; ++s) {
     const Span& span = block.spans[s];
-    each_run<S, V>(block, span, [&](const float* x, int32_t packed) __attribute__((always_inline)) {
+    each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       typename S::V w[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) w[n] = S::set(weights[packed + n]);
-      each_row<S, ROWS, V>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
+      each_row<S, ROWS, V>(x, lanes, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
         ATROUS_UNROLL for (int n = 0; n < N; ++n) {
           if (m - n >= 0 && m - n < R) sum[m - n][v] = S::fma(w[n], value, sum[m - n][v]);
         }
@@ -76,15 +86,15 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
   ATROUS_UNROLL for (int i = 0; i < R; ++i) {
     if (i >= rows) break;
     ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] =
-        S::load(grad + i * grad_pitch + v * S::L, block.valid - v * S::L);
+        S::load_first(grad + i * grad_pitch + v * S::L, block.valid - v * S::L);
   }
   for (int64_t s = 0; s < block.count; ++s) {
     const Span& span = block.spans[s];
-    each_run<S, V>(block, span, [&](const float* x, int32_t packed) __attribute__((always_inline)) {
+    each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       float* const total = accumulators + packed * S::L;
       typename S::V sum[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * S::L);
-      each_row<S, ROWS, V>(x, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
+      each_row<S, ROWS, V>(x, lanes, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
         ATROUS_UNROLL for (int n = 0; n < N; ++n) {
           if (m - n >= 0 && m - n < R) sum[n] = S::fma(g[m - n][v], value, sum[n]);
         }
@@ -103,7 +113,7 @@ void copy_rows(const float* from, int64_t from_pitch, int64_t stride, float* to,
   for (int64_t row = 0; row < rows; ++row, from += from_pitch, to += to_pitch) {
     if (stride == 1) {
       for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load(from + i));
-      if (rest) S::store(to + whole, rest, S::load(from + whole, rest));
+      if (rest) S::store(to + whole, rest, S::load_first(from + whole, rest));
     } else if (stride == 2) {
       for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load_even(from + 2 * i, 2 * S::L));
       S::store(to + whole, rest, S::load_even(from + 2 * whole, 2 * rest - 1));
@@ -151,6 +161,7 @@ template <class S>
 Kernels common() {
   Kernels kernels{};
   kernels.lanes = S::L;
+  kernels.masks = S::kMasks;
   kernels.sum = sum_of_lanes<S>;
   kernels.copy = copy_rows<S>;
   kernels.weave = weave_rows<S>;

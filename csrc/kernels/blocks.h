@@ -13,8 +13,8 @@ struct Run {
 
 // Runs of one height that share a window and their first row.
 struct Span {
-  const float* at;  // the row of the first tap, at column 0 of the source
-  uint32_t rows;    // bit m: row m below `at` is inside the image; the others are never read
+  int64_t at;     // from Block::source: the row of the first tap, at column 0 of the source
+  uint32_t rows;  // bit m: row m below `at` is inside the image; the others are never read
   int32_t count;
   int64_t width;    // columns of the source
   const Run* runs;  // sorted by dx
@@ -53,9 +53,11 @@ struct Ahead {
 // What one call of a block works on: outputs (or gradients) of `rows` rows and `valid` columns, from column `column`
 // on.
 struct Block {
+  const float* source;
   const Span* spans;
   int64_t count;
   int64_t pitch;  // between rows of the sources
+  bool margins;   // zeros lie beside the image; else nothing there may be read
   int64_t column;
   int64_t rows, valid;
   Ahead* ahead;
@@ -73,6 +75,7 @@ constexpr int kMaxVectors = 8;
 // One instruction set. A null entry is not compiled: the registers would not hold it.
 struct Kernels {
   int lanes;
+  bool masks;  // loads can leave lanes out for nothing, so blocks without margins run too
   ConvBlock conv[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
   GradBlock grad[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
   float (*sum)(const float* lanes);

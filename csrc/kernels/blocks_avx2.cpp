@@ -14,9 +14,14 @@ struct Avx2 {
     const int limit = n >= L ? L : static_cast<int>(n);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
+  static constexpr bool kMasks = false;
+  struct Mask {};
+  static Mask all() { return {}; }
+  static Mask between(int64_t, int64_t) { return {}; }
   static V set(float value) { return _mm256_set1_ps(value); }
   static V load(const float* at) { return _mm256_loadu_ps(at); }
-  static V load(const float* at, int64_t n) {
+  static V load(const float* at, Mask) { return load(at); }
+  static V load_first(const float* at, int64_t n) {
     return n >= L ? load(at) : n <= 0 ? set(0) : _mm256_maskload_ps(at, mask(n));
   }
   static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
@@ -26,7 +31,7 @@ struct Avx2 {
   }
   // Every second of n floats.
   static V load_even(const float* at, int64_t n) {
-    const V mixed = _mm256_shuffle_ps(load(at, n), load(at + L, n - L), _MM_SHUFFLE(2, 0, 2, 0));
+    const V mixed = _mm256_shuffle_ps(load_first(at, n), load_first(at + L, n - L), _MM_SHUFFLE(2, 0, 2, 0));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)));
   }
   // The first n floats of a0 b0 a1 b1 ...

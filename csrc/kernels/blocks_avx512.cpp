@@ -10,16 +10,36 @@ namespace {
 struct Avx512 {
   using V = __m512;
   static constexpr int L = 16;
-  static __mmask16 mask(int64_t n) { return n >= L ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
+  static constexpr bool kMasks = true;
+  using Mask = __mmask16;
+  static Mask all() { return 0xffff; }
+  // Lanes in [begin, end).
+  static Mask between(int64_t begin, int64_t end) {
+    const auto low = begin <= 0 ? 0u : begin >= L ? 0xffffu : (1u << begin) - 1;
+    const auto high = end >= L ? 0xffffu : end <= 0 ? 0u : (1u << end) - 1;
+    return static_cast<Mask>(high & ~low);
+  }
   static V set(float value) { return _mm512_set1_ps(value); }
   static V load(const float* at) { return _mm512_loadu_ps(at); }
-  static V load(const float* at, int64_t n) { return _mm512_maskz_loadu_ps(mask(n), at); }
+  static V load(const float* at, Mask lanes) {
+#if defined(__SANITIZE_ADDRESS__)
+    // The sanitizer does not look into masked loads.
+    V value = set(0.0f);
+    for (int i = 0; i < L; ++i) {
+      if (lanes >> i & 1) value[i] = at[i];
+    }
+    return value;
+#else
+    return _mm512_maskz_loadu_ps(lanes, at);
+#endif
+  }
+  static V load_first(const float* at, int64_t n) { return load(at, between(0, n)); }
   static void store(float* at, V value) { _mm512_storeu_ps(at, value); }
-  static void store(float* at, int64_t n, V value) { _mm512_mask_storeu_ps(at, mask(n), value); }
+  static void store(float* at, int64_t n, V value) { _mm512_mask_storeu_ps(at, between(0, n), value); }
   // Every second of n floats.
   static V load_even(const float* at, int64_t n) {
     const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_permutex2var_ps(load(at, n), index, load(at + L, n - L));
+    return _mm512_permutex2var_ps(load_first(at, n), index, load_first(at + L, n - L));
   }
   // The first n floats of a0 b0 a1 b1 ...
   static void store_woven(float* at, int64_t n, V a, V b) {

@@ -8,9 +8,14 @@ struct Portable {
   typedef float V __attribute__((vector_size(16)));
   typedef float Unaligned __attribute__((vector_size(16), aligned(4), may_alias));
   static constexpr int L = 4;
+  static constexpr bool kMasks = false;
+  struct Mask {};
+  static Mask all() { return {}; }
+  static Mask between(int64_t, int64_t) { return {}; }
   static V set(float value) { return V{value, value, value, value}; }
   static V load(const float* at) { return *reinterpret_cast<const Unaligned*>(at); }
-  static V load(const float* at, int64_t n) {
+  static V load(const float* at, Mask) { return load(at); }
+  static V load_first(const float* at, int64_t n) {
     if (n >= L) return load(at);
     V value = set(0);
     for (int64_t i = 0; i < n; ++i) value[i] = at[i];

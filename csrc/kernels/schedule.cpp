@@ -34,7 +34,15 @@ void place_columns(const Plan& plan, int lanes, int64_t columns, bool whole, Lay
   if (layout.pitch % 256 == 0) layout.pitch += 16;
 }
 
+// Whether blocks may read the input where it lies: whole columns of a single plane, several rows of them, and not so
+// far apart that they share the sets of the first-level cache.
+bool reads_in_place(const Problem& problem, const Phases& columns, int64_t apart) {
+  const bool image = problem.axis[0].in == 1 && problem.axis[0].out == 1 && problem.axis[1].in > 1;
+  return image && columns.stride == 1 && apart % 512 != 0;
+}
+
 int64_t tile_floats(const Plan& plan, const Layout& layout, int64_t lines, int64_t steps) {
+  if (layout.in_place) return 0;
   int64_t rows = 0;
   for (const Window& window : plan.windows) rows += steps + window.last - window.first;
   return lines * rows * layout.pitch;
@@ -64,7 +72,7 @@ void place_rows(const Plan& plan, const Cut& cut, Layout& layout) {
     const Window& window = plan.windows[w];
     Place& place = layout.places[w];
     place.rows = cut.steps + window.last - window.first;
-    const int64_t floats = cut.lines * place.rows * layout.pitch;
+    const int64_t floats = layout.in_place ? 0 : cut.lines * place.rows * layout.pitch;
     if (layout.batches.empty() || layout.batches.back().floats + floats > kScratchFloats)
       layout.batches.push_back({w, w, 0, {}});
     Batch& batch = layout.batches.back();
@@ -87,7 +95,7 @@ void place_rows(const Plan& plan, const Cut& cut, Layout& layout) {
 
 }  // namespace
 
-Schedule make_schedule(const Problem& problem, int64_t o, int lanes, int64_t parts) {
+Schedule make_schedule(const Problem& problem, int64_t o, const Kernels& kernels, int64_t parts) {
   const Phases ys(problem.axis[1]), xs(problem.axis[2]);
   Schedule schedule;
   for (int64_t phase = 0; phase < std::min(ys.upsample, ys.out); ++phase) {
@@ -96,8 +104,11 @@ Schedule make_schedule(const Problem& problem, int64_t o, int lanes, int64_t par
     const Plan& plan = schedule.plans.emplace_back(make_plan(problem, o, phase));
     Layout& layout = schedule.layouts.emplace_back();
     layout.row_phase = phase;
-    const int64_t columns = std::min(width, kMostColumns);
-    place_columns(plan, lanes, columns, columns == width, layout);
+    const int64_t apart = plan.step * ys.stride * problem.axis[2].in;
+    layout.in_place = kernels.masks && reads_in_place(problem, xs, apart);
+    const int64_t columns = layout.in_place ? width : std::min(width, kMostColumns);
+    place_columns(plan, kernels.lanes, columns, columns == width, layout);
+    if (layout.in_place) layout.pitch = apart;
     const Cut cut = choose_cut(plan, layout, height, columns, ceil_div(parts, ys.upsample));
     place_rows(plan, cut, layout);
     const int64_t lines = std::min(plan.step, height), steps = ceil_div(height, plan.step);

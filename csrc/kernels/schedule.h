@@ -30,6 +30,7 @@ struct Batch {
 
 struct Layout {
   int64_t row_phase, pitch;
+  bool in_place;              // blocks read the input itself: no scratch, no places
   std::vector<Place> places;  // per window of the plan
   std::vector<Batch> batches;
 };
@@ -42,6 +43,6 @@ struct Schedule {
 };
 
 // `parts`: the least number of tiles wanted, so that few planes still feed many threads.
-Schedule make_schedule(const Problem& problem, int64_t o, int lanes, int64_t parts);
+Schedule make_schedule(const Problem& problem, int64_t o, const Kernels& kernels, int64_t parts);
 
 }  // namespace atrous

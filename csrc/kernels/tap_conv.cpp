@@ -67,13 +67,13 @@ class Odometer {
 // The schedule of the unit at hand: shared by all of them, or made when the unit changes.
 class Schedules {
  public:
-  Schedules(const Problem& problem, int lanes, const Schedule& shared)
-      : problem_(problem), lanes_(lanes), shared_(shared) {}
+  Schedules(const Problem& problem, const Kernels& kernels, const Schedule& shared)
+      : problem_(problem), kernels_(kernels), shared_(shared) {}
   const Schedule& of(int64_t unit, TileRunner& runner) {
     if (!problem_.per_pair) return shared_;
     if (unit != unit_) {
       runner.forget();
-      own_ = make_schedule(problem_, unit, lanes_, 1);
+      own_ = make_schedule(problem_, unit, kernels_, 1);
       unit_ = unit;
     }
     return own_;
@@ -81,7 +81,7 @@ class Schedules {
 
  private:
   const Problem& problem_;
-  int lanes_;
+  const Kernels& kernels_;
   const Schedule& shared_;
   Schedule own_;
   int64_t unit_ = -1;
@@ -105,7 +105,7 @@ void tap_conv(const Problem& p, const float* input, const float* weight, const f
   const int64_t depth = p.axis[0].out, plane = p.axis[1].out * p.axis[2].out;
   if (p.batch * channels * depth * plane == 0) return;
   const Schedule shared =
-      p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, parts_of(p, p.batch * channels * depth));
+      p.per_pair ? Schedule{} : make_schedule(p, 0, kernels, parts_of(p, p.batch * channels * depth));
   const auto tiles = p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size());
   // Where each unit has its own schedule, the batch goes inside, so that it is planned once.
   const Odometer order =
@@ -122,13 +122,12 @@ void tap_conv(const Problem& p, const float* input, const float* weight, const f
   const float zero = 0;
   parallel(order.items(), grain_of(p, order.items()), [&](int64_t begin, int64_t end) {
     TileRunner runner(p, kernels, false);
-    Schedules schedules(p, kernels.lanes, shared);
+    Schedules schedules(p, kernels, shared);
     std::vector<float> packed;
-    const auto run = [&](const Schedule& schedule, const Tile& tile, const Odometer& at, const Tile& next_tile) {
+    const auto run = [&](const Schedule& schedule, const Tile& tile, const Odometer& at, const Tile& next_tile,
+                         const Odometer& next) {
       const auto index = static_cast<size_t>(tile.plan);
       const std::vector<int64_t>& taps = schedule.plans[index].taps;
-      Odometer next = at;
-      next.next();
       packed.resize(taps.size());
       for (size_t batch = 0; batch < schedule.layouts[index].batches.size(); ++batch) {
         runner.turn_to(schedule, tile, batch, at[3]);
@@ -141,15 +140,18 @@ void tap_conv(const Problem& p, const float* input, const float* weight, const f
         }
       }
     };
-    for (Odometer at = order.from(begin); begin < end; ++begin, at.next()) {
+    Odometer at = order.from(begin);
+    for (int64_t item = begin; item < end; ++item) {
+      Odometer next = at;
+      next.next();
       if (p.per_pair) {
         const Schedule& schedule = schedules.of(at[1], runner);
-        for (const Tile& tile : schedule.tiles) run(schedule, tile, at, tile);
+        for (const Tile& tile : schedule.tiles) run(schedule, tile, at, tile, next);
       } else {
-        Odometer next = at;
-        next.next();
-        run(shared, shared.tiles[static_cast<size_t>(at[0])], at, shared.tiles[static_cast<size_t>(next[0])]);
+        const auto tile_of = [&](const Odometer& o) -> const Tile& { return shared.tiles[static_cast<size_t>(o[0])]; };
+        run(shared, tile_of(at), at, tile_of(next), next);
       }
+      at = next;
     }
   });
   if (all_finite(weight, channels * list)) return;
@@ -176,8 +178,7 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
   const int64_t together = std::min(all.outputs, kAccumulatorFloats / (list * lanes));
   const int64_t per_unit = ceil_div(all.outputs, together), units = all.count * per_unit;
   const int64_t parts = parts_of(p, units * together);
-  const Schedule shared =
-      p.per_pair ? Schedule{} : make_schedule(p, 0, kernels.lanes, ceil_div(parts, p.batch * depth));
+  const Schedule shared = p.per_pair ? Schedule{} : make_schedule(p, 0, kernels, ceil_div(parts, p.batch * depth));
   const Odometer order{p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size()), p.batch, depth, 1};
   const int64_t chunks = std::min(order.items(), parts);
   const auto input_of = [&](const Odometer& at, int64_t o) {
@@ -189,7 +190,7 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
   std::vector<float> partial(static_cast<size_t>(chunks * channels * list));
   parallel(units * chunks, grain_of(p, units * chunks), [&](int64_t begin, int64_t end) {
     TileRunner runner(p, kernels, true);
-    Schedules schedules(p, kernels.lanes, shared);
+    Schedules schedules(p, kernels, shared);
     std::vector<float> sums;
     for (int64_t item = begin; item < end; ++item) {
       const int64_t chunk = item % chunks, unit = item / chunks;

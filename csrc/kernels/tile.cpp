@@ -73,6 +73,7 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
 
 void TileRunner::plan_copies(int64_t z) {
   copies_.clear();
+  if (layout_->in_place) return;
   const Axis& deep = problem_.axis[0];
   const int64_t width = problem_.axis[2].in, plane = problem_.axis[1].in * width, step = plan_->step;
   for (size_t w = batch_->first_window; w < batch_->last_window; ++w) {
@@ -97,7 +98,8 @@ void TileRunner::plan_copies(int64_t z) {
   }
 }
 
-void TileRunner::fill(const float* input) const {
+void TileRunner::fill(const float* input) {
+  source_ = layout_->in_place ? input : scratch_;
   for (const Copy& copy : copies_) {
     kernels_.copy(input + copy.from, copy.from_pitch, columns_.stride, copy.to, layout_->pitch, copy.rows,
                   copy.columns);
@@ -120,7 +122,9 @@ void TileRunner::plan_spans(int64_t line, int64_t step, int64_t rows, int64_t co
              std::min(ceil_div(window.height + above, plan_->step) - first, rows + group.height - 1));
     if (!inside) continue;
     const int64_t scratch_row = (line - tile_->line) * place.rows + first - tile_->step - window.first;
-    const float* at = scratch_ + place.offset + scratch_row * layout_->pitch - tile_->column - place.left;
+    const int64_t row = (line + window.row + plan_->step * first) * rows_.stride + window.row_phase;
+    const int64_t at = layout_->in_place ? (window.channel * problem_.axis[1].in + row) * problem_.axis[2].in
+                                         : place.offset + scratch_row * layout_->pitch - tile_->column - place.left;
     if (parts_.size() == first_part || parts_.back().height != group.height) {
       parts_.push_back({group.height, spans_.size(), 0});
     }
@@ -173,7 +177,7 @@ void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
         const auto [first, last] = parts[static_cast<size_t>(f - phase)];
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
         const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * lanes);
-        pieces_.push_back({{nullptr, 0, layout_->pitch, column, rows, valid, &ahead_},
+        pieces_.push_back({{nullptr, nullptr, 0, layout_->pitch, !layout_->in_place, column, rows, valid, &ahead_},
                            row * columns_.out + column * columns_.upsample + f,
                            static_cast<int>(wide),
                            static_cast<int>(room),
@@ -227,6 +231,7 @@ void TileRunner::conv(const float* packed, const float* bias, float* y) {
     }
     const float* start = bias;
     for (size_t p = piece.first_part; p < piece.last_part; ++p) {
+      block.source = source_;
       block.spans = spans_.data() + parts_[p].begin;
       block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
       kernels_.conv[parts_[p].height][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
@@ -259,6 +264,7 @@ void TileRunner::grad(const float* gradient, float* accumulators) {
       from_pitch = room;
     }
     for (size_t p = piece.first_part; p < piece.last_part; ++p) {
+      piece.block.source = source_;
       piece.block.spans = spans_.data() + parts_[p].begin;
       piece.block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
       kernels_.grad[parts_[p].height][piece.vectors][piece.rows](piece.block, from, from_pitch, accumulators);

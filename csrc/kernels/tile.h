@@ -19,8 +19,8 @@ class TileRunner {
   // To be called when a schedule ends its life: the next one may stand at its address.
   void forget() { tile_ = expected_ = nullptr; }
 
-  // Copies what the tile reads from `input`: one sample of one group.
-  void fill(const float* input) const;
+  // Takes what the tile reads from `input`, one sample of one group: copies it, or remembers where it lies.
+  void fill(const float* input);
 
   // The tile that comes next and its planes: what it wants of them is fetched into the cache meanwhile.
   void expect(const Schedule& schedule, const Tile& tile, const float* input, const float* output);
@@ -60,6 +60,7 @@ class TileRunner {
   const bool for_grad_;
   const Phases rows_, columns_;
   float* const scratch_;
+  const float* source_ = nullptr;  // the scratch or the input
   const Tile* tile_ = nullptr;
   const Plan* plan_ = nullptr;
   const Layout* layout_ = nullptr;
