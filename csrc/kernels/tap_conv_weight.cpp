@@ -1,0 +1,128 @@
+#include <vector>
+
+#include "work.h"
+
+namespace atrous {
+namespace {
+
+// Accumulators of one job: 1 MiB.
+constexpr int64_t kAccumulatorFloats = (1 << 20) / sizeof(float);
+
+// A job adds up one chunk of the planes for some outputs of one unit, in lanes; its sums go into `partial`.
+class Call {
+ public:
+  Call(const Problem& problem, const float* grad, const float* input, const Kernels& kernels)
+      : p(problem), grad_(grad), input_(input), kernels_(kernels) {
+    if (!p.per_pair) shared_ = make_schedule(p, 0, kernels, ceil_div(parts_, p.batch * p.axis[0].out));
+    walk_ = {p.per_pair ? 1 : static_cast<int64_t>(shared_.tiles.size()), p.batch, 1, p.axis[0].out, p.per_pair};
+    chunks = std::min(walk_.size(), parts_);
+    jobs = all_.count * per_unit_ * chunks;
+    partial.resize(static_cast<size_t>(chunks * channels * list));
+  }
+
+  void run(int64_t begin, int64_t end) {
+    TileRunner runner(p, kernels_, true);
+    Schedules schedules(p, kernels_, shared_);
+    std::vector<float> sums;
+    for (int64_t job = begin; job < end; ++job) {
+      const int64_t part = job / chunks;
+      run_job(job % chunks, part, schedules.of(part / per_unit_, runner), runner, sums);
+    }
+  }
+
+  const Problem& p;
+  const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
+  int64_t chunks, jobs;
+  std::vector<float> partial;  // (chunks, channels, list)
+
+ private:
+  void run_job(int64_t chunk, int64_t part, const Schedule& schedule, TileRunner& runner, std::vector<float>& sums) {
+    const int64_t unit = part / per_unit_, first = unit * all_.outputs + part % per_unit_ * together_;
+    const int64_t last = std::min(first + together_, (unit + 1) * all_.outputs);
+    std::vector<int64_t> before{0};  // each plan's taps among those of all
+    for (const Plan& plan : schedule.plans) before.push_back(before.back() + static_cast<int64_t>(plan.taps.size()));
+    const int64_t apart = before.back() * kernels_.lanes;
+    sums.assign(static_cast<size_t>((last - first) * apart), 0.0f);
+    const int64_t begin = walk_.size() * chunk / chunks, end = walk_.size() * (chunk + 1) / chunks;
+    Item item = walk_.at(begin);
+    for (int64_t index = begin; index < end; ++index) {
+      // What comes next: this chunk's next item, or its first again, of the next outputs.
+      const Item next = index + 1 == end ? walk_.at(begin) : walk_.next(item);
+      const int64_t next_first = index + 1 == end ? last % channels : first;
+      const auto add = [&](const Tile& tile, const Tile& next_tile) {
+        const auto plan = static_cast<size_t>(tile.plan);
+        for (size_t batch = 0; batch < schedule.layouts[plan].batches.size(); ++batch) {
+          runner.turn_to(schedule, tile, batch, item.depth);
+          runner.fill(input_of(item, first));
+          for (int64_t o = first; o < last; ++o) {
+            runner.expect(schedule, next_tile, input_of(next, next_first), grad_of(next, next_first));
+            runner.grad(grad_of(item, o), sums.data() + (o - first) * apart + before[plan] * kernels_.lanes);
+          }
+        }
+      };
+      const Tile* const tiles = schedule.tiles.data();
+      if (p.per_pair) {
+        for (const Tile& tile : schedule.tiles) add(tile, tile);
+      } else {
+        add(tiles[item.tile], tiles[next.tile]);
+      }
+      item = next;
+    }
+    const float* sum = sums.data();
+    for (int64_t o = first; o < last; ++o) {
+      for (const Plan& plan : schedule.plans) {
+        for (const int64_t tap : plan.taps) {
+          partial[static_cast<size_t>((chunk * channels + o) * list + tap)] = kernels_.sum(sum);
+          sum += kernels_.lanes;
+        }
+      }
+    }
+  }
+
+  const float* input_of(const Item& item, int64_t o) const {
+    return input_ + (item.sample * p.groups + o / p.out_channels) * p.in_channels * p.in_size();
+  }
+  const float* grad_of(const Item& item, int64_t o) const {
+    return grad_ + ((item.sample * channels + o) * p.axis[0].out + item.depth) * p.axis[1].out * p.axis[2].out;
+  }
+
+  const float *const grad_, *const input_;
+  const Kernels& kernels_;
+  const Units all_{p};
+  // So many outputs of a unit at once that their accumulators stay within bounds.
+  const int64_t together_ = std::min(all_.outputs, kAccumulatorFloats / (list * kernels_.lanes));
+  const int64_t per_unit_ = ceil_div(all_.outputs, together_);
+  const int64_t parts_ = parts_of(p, all_.count* all_.outputs);
+  Schedule shared_;
+  Walk walk_;
+};
+
+}  // namespace
+
+void tap_conv_weight(const Problem& p, const float* grad, const float* input, float* weight_grad,
+                     const Kernels& kernels, const Parallel& parallel) {
+  const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
+  if (channels * list == 0) return;
+  if (p.batch * p.out_size() == 0 || list * kernels.lanes > kAccumulatorFloats) {
+    parallel(channels, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o) exact::tap_conv_weight(p, o, grad, input, weight_grad);
+    });
+    return;
+  }
+  Call call(p, grad, input, kernels);
+  parallel(call.jobs, grain_of(p, call.jobs), [&](int64_t begin, int64_t end) { call.run(begin, end); });
+  parallel(channels, 1 + kGrain / (call.chunks * list), [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      for (int64_t k = o * list; k < (o + 1) * list; ++k) {
+        float total = 0;
+        for (int64_t chunk = 0; chunk < call.chunks; ++chunk) {
+          total += call.partial[static_cast<size_t>(chunk * channels * list + k)];
+        }
+        weight_grad[k] = total;
+      }
+      if (!all_finite(weight_grad + o * list, list)) exact::tap_conv_weight(p, o, grad, input, weight_grad);
+    }
+  });
+}
+
+}  // namespace atrous
