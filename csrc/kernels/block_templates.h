@@ -1,4 +1,5 @@
-// The blocks, written once for every instruction set S: S::V is a vector of S::L floats. Included by one file per set,
+// The blocks, written once for every instruction set S: S::V is a vector of S::L floats, S::kSlot what an accumulator
+// takes in memory. Included by one file per set,
 // each compiled with its own flags; nothing here may be shared between them, hence the unnamed namespace.
 #pragma once
 
@@ -91,15 +92,15 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
   for (int64_t s = 0; s < block.count; ++s) {
     const Span& span = block.spans[s];
     each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
-      float* const total = accumulators + packed * S::L;
+      float* const total = accumulators + packed * S::kSlot;
       typename S::V sum[N];
-      ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * S::L);
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * S::kSlot);
       each_row<S, ROWS, V>(x, lanes, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
         ATROUS_UNROLL for (int n = 0; n < N; ++n) {
           if (m - n >= 0 && m - n < R) sum[n] = S::fma(g[m - n][v], value, sum[n]);
         }
       });
-      ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * S::L, sum[n]);
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * S::kSlot, sum[n]);
     });
   }
 }
@@ -137,7 +138,7 @@ void weave_rows(const float* even, const float* odd, int64_t from_pitch, float* 
 template <class S>
 float sum_of_lanes(const float* lanes) {
   float total = 0;
-  for (int i = 0; i < S::L; ++i) total += lanes[i];
+  for (int i = 0; i < S::kSlot; ++i) total += lanes[i];
   return total;
 }
 

@@ -78,6 +78,7 @@ struct Kernels {
   bool masks;  // loads can leave lanes out for nothing, so blocks without margins run too
   ConvBlock conv[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
   GradBlock grad[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
+  const Kernels* half;  // blocks of single vectors half as wide, or null
   float (*sum)(const float* lanes);
   void (*copy)(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
                int64_t columns);

@@ -14,6 +14,7 @@ struct Avx2 {
     const int limit = n >= L ? L : static_cast<int>(n);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
+  static constexpr int kSlot = L;
   static constexpr bool kMasks = false;
   struct Mask {};
   static Mask all() { return {}; }

@@ -4,12 +4,15 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 
+#include <algorithm>
+
 namespace atrous {
 namespace {
 
 struct Avx512 {
   using V = __m512;
   static constexpr int L = 16;
+  static constexpr int kSlot = L;
   static constexpr bool kMasks = true;
   using Mask = __mmask16;
   static Mask all() { return 0xffff; }
@@ -53,9 +56,43 @@ struct Avx512 {
   static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 };
 
+// Half a vector, for the last few columns: it costs half as much.
+struct Avx512Half {
+  using V = __m256;
+  static constexpr int L = 8;
+  static constexpr int kSlot = Avx512::L;
+  static constexpr bool kMasks = true;
+  using Mask = __mmask8;
+  static Mask all() { return 0xff; }
+  static Mask between(int64_t begin, int64_t end) {
+    return static_cast<Mask>(Avx512::between(begin, std::min<int64_t>(end, L)));
+  }
+  static V set(float value) { return _mm256_set1_ps(value); }
+  static V load(const float* at) { return _mm256_loadu_ps(at); }
+  static V load(const float* at, Mask lanes) {
+#if defined(__SANITIZE_ADDRESS__)
+    return _mm512_castps512_ps256(Avx512::load(at, static_cast<Avx512::Mask>(lanes)));
+#else
+    return _mm256_maskz_loadu_ps(lanes, at);
+#endif
+  }
+  static V load_first(const float* at, int64_t n) { return load(at, between(0, n)); }
+  static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
+  static void store(float* at, int64_t n, V value) { _mm256_mask_storeu_ps(at, between(0, n), value); }
+  static void pin(V& value) { asm("" : "+v"(value)); }
+  static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+};
+
 }  // namespace
 
 const Kernels* kernels_avx512() {
+  static const Kernels half = [] {
+    Kernels k{};
+    k.lanes = Avx512Half::L;
+    add_conv<Avx512Half, 1, 1, 2, 4, 6, 8, 12, 14>(k);
+    add_grad<Avx512Half, 1, 1, 2, 4, 8, 14>(k);
+    return k;
+  }();
   static const Kernels kernels = [] {
     Kernels k = common<Avx512>();
     add_conv<Avx512, 1, 1, 2, 4, 6, 8, 12, 14>(k);
@@ -66,9 +103,10 @@ const Kernels* kernels_avx512() {
     add_grad<Avx512, 2, 1, 2, 4, 8>(k);
     add_grad<Avx512, 4, 1, 2, 4>(k);
     add_grad<Avx512, 8, 1>(k);
+    k.half = &half;
     return k;
   }();
-  return __builtin_cpu_supports("avx512f") ? &kernels : nullptr;
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") ? &kernels : nullptr;
 }
 
 }  // namespace atrous

@@ -8,6 +8,7 @@ struct Portable {
   typedef float V __attribute__((vector_size(16)));
   typedef float Unaligned __attribute__((vector_size(16), aligned(4), may_alias));
   static constexpr int L = 4;
+  static constexpr int kSlot = L;
   static constexpr bool kMasks = false;
   struct Mask {};
   static Mask all() { return {}; }

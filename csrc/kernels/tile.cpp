@@ -153,7 +153,9 @@ void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
   };
   const int lanes = kernels_.lanes;
   const int64_t step = plan_->step, height = rows_.outputs(layout_->row_phase);
-  const int64_t vectors = ceil_div(std::min(tile_->column_end, columns_.outputs(phase)) - tile_->column, lanes);
+  const int64_t widest = std::min(tile_->column_end, columns_.outputs(phase));
+  const int64_t vectors = ceil_div(widest - tile_->column, lanes), rest = (widest - tile_->column) % lanes;
+  const int64_t full = kernels_.half && rest > 0 && rest <= kernels_.half->lanes ? vectors - 1 : vectors;
   const int64_t usual = vectors > 1 ? 2 : 1, end = std::min(tile_->step_end, ceil_div(height - line, step));
   int64_t tall = kMaxRows;
   while (!compiled(usual, tall)) --tall;
@@ -171,13 +173,15 @@ void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
     const int64_t row = (line + step * i) * rows_.upsample + layout_->row_phase;
     for (int64_t v = 0, wide; v < vectors; v += wide) {
       wide = kMaxVectors;
-      while (wide > 1 && (wide > vectors - v || !compiled(wide, room))) wide /= 2;
+      while (wide > 1 && (v + wide > std::max(full, v + 1) || !compiled(wide, room))) wide /= 2;
       const int64_t column = tile_->column + v * lanes;
+      const Kernels* const kernels = v < full ? &kernels_ : kernels_.half;
       for (int64_t f = phase; f < phase_end; ++f) {
         const auto [first, last] = parts[static_cast<size_t>(f - phase)];
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
-        const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * lanes);
-        pieces_.push_back({{nullptr, nullptr, 0, layout_->pitch, !layout_->in_place, column, rows, valid, &ahead_},
+        const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * kernels->lanes);
+        pieces_.push_back({kernels,
+                           {nullptr, nullptr, 0, layout_->pitch, !layout_->in_place, column, rows, valid, &ahead_},
                            row * columns_.out + column * columns_.upsample + f,
                            static_cast<int>(wide),
                            static_cast<int>(room),
@@ -220,7 +224,7 @@ void TileRunner::conv(const float* packed, const float* bias, float* y) {
   for (size_t k = 0; k < pieces_.size(); ++k) {
     Piece& piece = pieces_[k];
     Block& block = piece.block;
-    const int64_t room = piece.vectors * kernels_.lanes;
+    const int64_t room = piece.vectors * piece.kernels->lanes;
     float* to = y + piece.at;
     int64_t to_pitch = pitch;
     if (apart > 1) {  // beside y: phases are put together below
@@ -234,12 +238,12 @@ void TileRunner::conv(const float* packed, const float* bias, float* y) {
       block.source = source_;
       block.spans = spans_.data() + parts_[p].begin;
       block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
-      kernels_.conv[parts_[p].height][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
+      piece.kernels->conv[parts_[p].height][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
       start = nullptr;
     }
     if (start) {  // nothing but the bias
       block.count = 0;
-      kernels_.conv[1][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
+      piece.kernels->conv[1][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
     }
     if (apart == 2 && k % 2 == 1) {
       const Piece& even = pieces_[k - 1];
@@ -254,7 +258,7 @@ void TileRunner::conv(const float* packed, const float* bias, float* y) {
 void TileRunner::grad(const float* gradient, float* accumulators) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
   for (Piece& piece : pieces_) {
-    const int64_t room = piece.vectors * kernels_.lanes;
+    const int64_t room = piece.vectors * piece.kernels->lanes;
     const float* from = gradient + piece.at;
     int64_t from_pitch = pitch;
     if (apart > 1) {
@@ -267,7 +271,7 @@ void TileRunner::grad(const float* gradient, float* accumulators) {
       piece.block.source = source_;
       piece.block.spans = spans_.data() + parts_[p].begin;
       piece.block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
-      kernels_.grad[parts_[p].height][piece.vectors][piece.rows](piece.block, from, from_pitch, accumulators);
+      piece.kernels->grad[parts_[p].height][piece.vectors][piece.rows](piece.block, from, from_pitch, accumulators);
     }
   }
 }

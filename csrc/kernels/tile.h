@@ -44,6 +44,7 @@ class TileRunner {
   };
   // One block of outputs, `at` floats into the plane, and the parts that make it.
   struct Piece {
+    const Kernels* kernels;
     Block block;
     int64_t at;
     int vectors, rows;  // of the compiled block
