@@ -5,7 +5,7 @@ from atrous._extras import missing, need
 
 
 def test_installed():
-    assert missing("train") == missing("plots") == []
+    assert missing("train") == missing("plots") == missing("export") == []
     need("train", "atrous.train")
 
 

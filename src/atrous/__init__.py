@@ -14,6 +14,7 @@ from atrous._errors import (
     UnsupportedModule,
 )
 from atrous._geometry import Geometry
+from atrous.functional.routes import explain
 
 __version__ = _version("atrous")
 
@@ -27,6 +28,7 @@ __all__ = [
     "MissingExtra",
     "ShapeError",
     "UnsupportedModule",
+    "explain",
     "functional",
     "models",
     "nn",

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from atrous._errors import MissingExtra
 
 EXTRAS = {
+    "export": ("onnx", "onnxruntime", "onnxscript"),
     "plots": ("matplotlib", "PIL"),
     "train": ("lightning", "torchmetrics", "safetensors", "skimage", "PIL", "rich"),
 }

@@ -55,7 +55,7 @@ class Geometry:
             ("dilation", 1, self.dilation),
             ("padding", 0, [side for pair in self.padding for side in pair]),
         ):
-            if any(not hasattr(value, "__index__") or value < low for value in values):
+            if any((type(value) is not int and not hasattr(value, "__index__")) or value < low for value in values):
                 raise GeometryError(f"{name}: got {tuple(values)}, expected integers of at least {low}")
         lengths = {len(self.kernel), len(self.stride), len(self.dilation), len(self.padding)}
         if len(lengths) != 1:

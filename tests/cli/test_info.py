@@ -32,4 +32,8 @@ def test_whether_the_compiled_operations_are_there(capsys, monkeypatch, reason, 
 def test_an_extra_that_is_absent(capsys, monkeypatch):
     monkeypatch.setattr("atrous._extras.find_spec", lambda name: None if name == "lightning" else object())
     main(["info", "--json"])
-    assert json.loads(capsys.readouterr().out)["extras"] == {"plots": "installed", "train": "lacks lightning"}
+    assert json.loads(capsys.readouterr().out)["extras"] == {
+        "export": "installed",
+        "plots": "installed",
+        "train": "lacks lightning",
+    }

@@ -1,22 +1,39 @@
-"""Implementations of one operation under one name: each backend is a translation of the `reference` page."""
+"""Implementations of one operation under one name, and the choice between them.
+
+Each backend is a translation of the `reference` page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from atrous._backends import aten, cpu, reference
+from atrous._backends import aten, cpu, reference, table
 from atrous._errors import BackendError
+from atrous._geometry import Geometry
 
 _BACKENDS = {"reference": reference, "aten": aten, "cpu": cpu}
 
-NAMES = {"conv": ("aten", "reference"), "tap_conv": ("cpu", "reference")}
-"""The written table: the names that `backend=` accepts for an operation, the first that can run an input chosen."""
+NAMES = {"conv": ("aten", "reference", "cpu"), "tap_conv": ("cpu", "reference")}
+"""The names that `backend=` accepts for an operation; where no table decides, the first that can run an input does."""
 
 
-def choose(operation: str, input: torch.Tensor, ndim: int, backend: str | None) -> str:
-    """Return the name of the backend that runs `operation`: the named one, or the best one for this input.
+class Route(NamedTuple):
+    """Which backends run the forward and the backward of a call, and why, as the end of a sentence."""
+
+    forward: str
+    backward: str
+    reason: str
+
+
+def choose(operation: str, input: torch.Tensor, ndim: int, backend: str | None) -> Route:
+    """Return the route of `operation`: the named backend, or the first that can run this input, both ways.
 
     `aten` runs floating and complex tensors with one to three axes (torch convolves some integer dtypes on some
     devices, and none of them with every dilation), `cpu` float32 on a CPU, `reference` everything.
@@ -26,12 +43,46 @@ def choose(operation: str, input: torch.Tensor, ndim: int, backend: str | None) 
     """
     names = NAMES[operation]
     if backend is None:
-        return next(name for name in names if not _refusal(name, input, ndim))
+        reason = "it is the first that can run this call"
+        for name in names:
+            refusal = _refusal(operation, name, input, ndim)
+            if refusal is None:
+                return Route(name, name, reason)
+            reason = f"'{name}' {refusal}"
     if backend not in names:
         raise BackendError(f"{operation}: got backend={backend!r}, expected None or one of {names}")
-    if refusal := _refusal(backend, input, ndim):
+    if refusal := _refusal(operation, backend, input, ndim):
         raise BackendError(f"{operation}: backend {backend!r} {refusal}; leave backend=None or name 'reference'")
-    return backend
+    return Route(backend, backend, "it was named")
+
+
+def choose_conv(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    geometry: Geometry,
+    groups: int,
+    output_size: Sequence[int] | None,
+    backend: str | None,
+) -> Route:
+    """Return the route of a convolution: what is named or can run at all, then the written table.
+
+    `output_size` is None where a compiler leaves it free.
+
+    Raises:
+        BackendError: as in `choose`.
+    """
+    if backend is not None or _refusal("conv", "aten", input, geometry.ndim):
+        return choose("conv", input, geometry.ndim, backend)
+    reason = _refusal("conv", "cpu", input, geometry.ndim) or _reservation(input, weight)
+    if reason:
+        return Route("aten", "aten", f"'cpu' {reason}")
+    outputs, per_group = weight.shape[:2]
+    if output_size is None:
+        # Dynamo would trace through a cache and warn.
+        return _look_up(geometry, per_group, outputs // groups, None, True)
+    pixels = math.prod(output_size)
+    one = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _look_up_cached(geometry, per_group, outputs // groups, pixels if type(pixels) is int else None, one)
 
 
 def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:
@@ -40,7 +91,22 @@ def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:
     return found
 
 
-def _refusal(name: str, input: torch.Tensor, ndim: int) -> str | None:
+def _look_up(geometry: Geometry, inputs: int, outputs: int, pixels: int | None, one: bool) -> Route:
+    """Return the route of the first row that fits; `one` says that the caller takes no two backends for one call."""
+    taps, dilation, stride = math.prod(geometry.kernel), max(geometry.dilation), max(geometry.stride)
+    row = table.find(geometry.ndim, inputs, outputs, taps, dilation, stride, pixels)
+    if row is None:
+        return Route("aten", "aten", "no row of the table says otherwise")
+    reason = f"{row.because} ({row.cell})"
+    if one and row.forward != row.backward:
+        return Route("aten", "aten", f"{reason}, and a compiler or a transform takes one backend for both")
+    return Route(row.forward, row.backward, reason)
+
+
+_look_up_cached = lru_cache(maxsize=4096)(_look_up)
+
+
+def _refusal(operation: str, name: str, input: torch.Tensor, ndim: int) -> str | None:
     """Return why a backend cannot run this input, as the end of a sentence, or None."""
     if name == "aten":
         floating = input.is_floating_point() or input.is_complex()
@@ -53,4 +119,19 @@ def _refusal(name: str, input: torch.Tensor, ndim: int) -> str | None:
             return f"cannot run: {cpu.UNAVAILABLE}; reinstall with a C++ compiler"
         if input.dtype != torch.float32 or input.device.type != "cpu":
             return f"is for torch.float32 tensors on a CPU, got {input.dtype} on {input.device.type}"
+        if operation == "conv" and torch.is_autocast_enabled("cpu"):
+            return f"is for torch.float32, got autocast to {torch.get_autocast_dtype('cpu')}"
+        if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+            return "is no operator of ONNX"
+    return None
+
+
+def _reservation(input: torch.Tensor, weight: torch.Tensor) -> str | None:
+    """Return why `cpu`, which could run these tensors, is not chosen for them, as the end of a sentence, or None."""
+    if input.layout != torch.strided or not (input.is_contiguous() and weight.is_contiguous()):
+        return "is chosen for contiguous tensors, got another memory format"
+    if is_traceable_wrapper_subclass(input) or is_traceable_wrapper_subclass(weight):
+        return "is chosen for plain tensors, got a subclass"
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return "is not chosen for what torch.jit traces"
     return None

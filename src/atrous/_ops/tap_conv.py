@@ -34,11 +34,11 @@ def tap_conv(
     isa: str = "",
 ) -> torch.Tensor:
     """Run the compiled `tap_conv`, differentiable to every order; arguments as in `atrous._backends.cpu`."""
-    if torch.compiler.is_compiling() or not _recorded(input, weight, bias):
-        return cpu.tap_conv(input, weight, offsets, bias, stride, upsample, output_size, isa)
-    result: torch.Tensor = _TapConv.apply(  # type: ignore[no-untyped-call]
-        input, weight, offsets, bias, stride, upsample, output_size, isa
-    )
+    arguments = input, weight, offsets, bias, stride, upsample, output_size, isa
+    if torch.compiler.is_compiling():
+        return cpu.tap_conv(*arguments)
+    run = _TapConv.apply if recorded(input, weight, bias) else _TapConv.forward
+    result: torch.Tensor = run(*arguments)
     return result
 
 
@@ -52,15 +52,15 @@ def tap_conv_weight(
     isa: str = "",
 ) -> torch.Tensor:
     """Run the compiled `tap_conv_weight`, differentiable to every order; arguments as in `atrous._backends.cpu`."""
-    if torch.compiler.is_compiling() or not _recorded(grad, input):
-        return cpu.tap_conv_weight(grad, input, offsets, stride, upsample, groups, isa)
-    result: torch.Tensor = _TapConvWeight.apply(  # type: ignore[no-untyped-call]
-        grad, input, offsets, stride, upsample, groups, isa
-    )
+    arguments = grad, input, offsets, stride, upsample, groups, isa
+    if torch.compiler.is_compiling():
+        return cpu.tap_conv_weight(*arguments)
+    run = _TapConvWeight.apply if recorded(grad, input) else _TapConvWeight.forward
+    result: torch.Tensor = run(*arguments)
     return result
 
 
-def _recorded(*tensors: torch.Tensor | None) -> bool:
+def recorded(*tensors: torch.Tensor | None) -> bool:
     """Return whether anyone follows this call; a Function that nobody needs costs more than a small convolution."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True
@@ -72,7 +72,9 @@ class _TapConv(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> torch.Tensor:
-        return cpu.tap_conv(*arguments)
+        # Nobody follows the call inside: the registered derivative would only cost time.
+        with torch._C._AutoDispatchBelowAutograd():
+            return cpu.tap_conv(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -89,12 +91,12 @@ class _TapConv(torch.autograd.Function):
         if grad is None:
             return tuple(grads)
         if ctx.needs_input_grad[0]:
-            grads[0] = _input_gradient(grad, input, weight, offsets, stride, upsample, isa)
+            grads[0] = input_gradient(grad, input, weight, offsets, stride, upsample, isa)
         if ctx.needs_input_grad[1]:
             groups = input.shape[1] // weight.shape[1]
             grads[1] = tap_conv_weight(grad, input, offsets, stride, upsample, groups, isa)
         if ctx.needs_input_grad[3]:
-            grads[3] = _sum(grad)
+            grads[3] = channel_sum(grad)
         return tuple(grads)
 
     @staticmethod
@@ -119,7 +121,9 @@ class _TapConvWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> torch.Tensor:
-        return cpu.tap_conv_weight(*arguments)
+        # Nobody follows the call inside: the registered derivative would only cost time.
+        with torch._C._AutoDispatchBelowAutograd():
+            return cpu.tap_conv_weight(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -138,7 +142,7 @@ class _TapConvWeight(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grads[0] = tap_conv(input, weight, offsets, None, stride, upsample, grad.shape[2:], isa)
         if ctx.needs_input_grad[1]:
-            grads[1] = _input_gradient(grad, input, weight, offsets, stride, upsample, isa)
+            grads[1] = input_gradient(grad, input, weight, offsets, stride, upsample, isa)
         return tuple(grads)
 
     @staticmethod
@@ -213,14 +217,14 @@ def _forward_mode(saved: Sequence[torch.Tensor]) -> Iterator[Sequence[torch.Tens
         yield primals
 
 
-def _input_gradient(
+def input_gradient(
     grad: torch.Tensor,
     input: torch.Tensor,
     weight: torch.Tensor,
     offsets: torch.Tensor,
     stride: Sequence[int],
     upsample: Sequence[int],
-    isa: str,
+    isa: str = "",
 ) -> torch.Tensor:
     """Return the adjoint of `tap_conv` in its input, of which only the shape is read.
 
@@ -234,7 +238,7 @@ def _input_gradient(
     return tap_conv(grad, _exchange(weight, groups), back, None, upsample, stride, input.shape[2:], isa)
 
 
-def _sum(grad: torch.Tensor) -> torch.Tensor:
+def channel_sum(grad: torch.Tensor) -> torch.Tensor:
     """Return the sum of every channel, the same bits for every number of threads.
 
     torch cuts a sum to one number by threads, and a sum to several numbers by these; so a lone channel goes twice.

@@ -6,14 +6,18 @@ Legend: B batch, C channels in, D channels out, S input size, P output size, K k
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
 
+from atrous._backends import choose, choose_conv
 from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, plain
-from atrous._ops import dispatch
+from atrous._ops import implementation
+from atrous._ops.conv import conv
 from atrous.functional._check import check_bias, check_dtypes, check_input
+from atrous.functional.routes import note
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -48,7 +52,7 @@ def conv1d(
         dilation: pixels of the input between taps.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', or 'reflect', 'replicate', 'circular' as in `torch.nn.functional.pad`.
-        backend: None chooses; 'reference' or 'aten' runs that one and nothing else.
+        backend: None chooses; 'reference', 'aten' or 'cpu' (compiled, for float32) runs that one and nothing else.
 
     Returns:
         (B, D, P) or (D, P), with P = (L + b + a - dilation (K - 1) - 1) // stride + 1.
@@ -92,7 +96,7 @@ def conv2d(
         dilation: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: None, 'reference' or 'aten'.
+        backend: None, 'reference', 'aten' or 'cpu'.
 
     Returns:
         (B, D, P_h, P_w) or (D, P_h, P_w).
@@ -137,7 +141,7 @@ def conv3d(
         dilation: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: None, 'reference' or 'aten'.
+        backend: None, 'reference', 'aten' or 'cpu'.
 
     Returns:
         (B, D, P_d, P_h, P_w) or (D, P_d, P_h, P_w).
@@ -193,7 +197,9 @@ def dilated_convolve(signal: torch.Tensor, kernel: torch.Tensor, dilation: Ints 
     extent = Geometry.resolve(tuple(kernel.shape), dilation=dilation, ndim=ndim).extent
     margin = tuple((size - 1, size - 1) for size in extent)
     geometry = Geometry.resolve(tuple(kernel.shape), padding=margin, dilation=dilation, ndim=ndim)
-    run = dispatch("conv", signal, ndim, None)
+    route = choose("conv", signal, ndim, None)
+    note("dilated_convolve", signal, kernel, route)
+    run = implementation("conv", route.forward)
     return run(signal[None, None], kernel.flip(tuple(range(ndim)))[None, None], None, geometry, 1)[0, 0]
 
 
@@ -212,19 +218,22 @@ def _conv(
     _check(ndim, input, weight, bias, groups)
     if padding_mode not in _PADDING_MODES:
         raise GeometryError(f"conv{ndim}d: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
-    # Dynamo would trace through the cache and warn, and a compiled graph builds its plan only once.
-    resolve = _resolve if torch.compiler.is_compiling() else _resolve_cached
+    # Dynamo would trace through the caches and warn, and a compiled graph builds its plan only once.
+    compiling = torch.compiler.is_compiling()
+    resolve = _resolve if compiling else _resolve_cached
     options = plain("stride", stride), plain("padding", padding), plain("dilation", dilation)
     geometry = resolve(tuple(weight.shape[2:]), *options, ndim)
-    run = dispatch("conv", input, ndim, backend)
     batched = input if input.ndim == ndim + 2 else input[None]
     if padding_mode != "zeros":
         _check_padding(ndim, batched, geometry, padding_mode)
         batched = F.pad(batched, [side for pair in reversed(geometry.padding) for side in pair], mode=padding_mode)
         geometry = resolve(geometry.kernel, geometry.stride, 0, geometry.dilation, ndim)
-    if not torch.compiler.is_compiling():
-        _check_extent(ndim, batched, geometry)
-    output = run(batched, weight, bias, geometry, groups)
+    output_size = None if compiling else geometry.output_size(batched.shape[2:])
+    if output_size is not None and 0 in output_size:
+        _refuse_extent(ndim, batched, geometry)
+    route = choose_conv(batched, weight, geometry, groups, output_size, backend)
+    note(f"conv{ndim}d", batched, weight, route)
+    output = conv(batched, weight, bias, geometry, groups, output_size, route)
     return output if input.ndim == ndim + 2 else output[0]
 
 
@@ -263,11 +272,9 @@ def _check_padding(ndim: int, input: torch.Tensor, geometry: Geometry, mode: str
                 )
 
 
-def _check_extent(ndim: int, input: torch.Tensor, geometry: Geometry) -> None:
-    size = tuple(input.shape[2:])
-    if 0 in geometry.output_size(size):
-        padded = tuple(n + sum(sides) for n, sides in zip(size, geometry.padding, strict=True))
-        raise ShapeError(
-            f"conv{ndim}d: got an input of {padded} pixels, padding included, under a kernel of extent "
-            f"{geometry.extent}; expected at least the extent: pad more, or lower the dilation"
-        )
+def _refuse_extent(ndim: int, input: torch.Tensor, geometry: Geometry) -> NoReturn:
+    padded = tuple(n + sum(sides) for n, sides in zip(input.shape[2:], geometry.padding, strict=True))
+    raise ShapeError(
+        f"conv{ndim}d: got an input of {padded} pixels, padding included, under a kernel of extent "
+        f"{geometry.extent}; expected at least the extent: pad more, or lower the dilation"
+    )

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import torch
 
+from atrous._backends import choose
 from atrous._errors import ShapeError
 from atrous._geometry import Ints, integers
-from atrous._ops import dispatch
+from atrous._ops import implementation
 from atrous.functional._check import autocasts, check_bias, check_dtypes, check_input
+from atrous.functional.routes import note
 
 _INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
 _LARGEST = 2**31 - 1
@@ -74,8 +76,9 @@ def tap_conv(
         axes = zip(batched.shape[2:], *steps, strict=True)
         output_size = tuple(((size - 1) * up) // step + 1 if size else 0 for size, step, up in axes)
     output_size = integers("output_size", output_size, ndim, 0)
-    run = dispatch("tap_conv", input, ndim, backend)
-    output = run(batched, weight, offsets, bias, *steps, output_size)
+    route = choose("tap_conv", input, ndim, backend)
+    note("tap_conv", batched, weight, route)
+    output = implementation("tap_conv", route.forward)(batched, weight, offsets, bias, *steps, output_size)
     return output if input.ndim == ndim + 2 else output[0]
 
 

@@ -1,0 +1,85 @@
+"""The written table: which backend runs which half of a float32 convolution on a CPU, and the timing that says so.
+
+It is data, read from the top: the first row whose columns all fit decides. A column is (least, most), most None for
+no limit. Cells are those of `benchmarks`: N x C x H - k - d - s, behind `CtoD` for channels in and out of a group.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+Limits: TypeAlias = tuple[int, int | None]
+"""Least and most, both allowed; None is no limit."""
+
+ANY: Limits = (0, None)
+ONE: Limits = (1, 1)
+MORE_THAN_ONE: Limits = (2, None)
+
+
+class Row(NamedTuple):
+    """One row: who runs the forward and who both gradients, why, measured where, and for which convolutions."""
+
+    forward: str
+    backward: str
+    because: str
+    cell: str
+    ndim: int
+    inputs: Limits = ANY
+    outputs: Limits = ANY
+    taps: Limits = MORE_THAN_ONE
+    dilation: Limits = ANY
+    stride: Limits = ANY
+    pixels: Limits = ANY
+
+
+TABLE = (
+    Row("aten", "aten", "short undilated rows are as fast in torch", "1x512x1x16384-k3-d1",
+        ndim=1, inputs=ONE, outputs=ONE, taps=(2, 3), dilation=ONE, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for depthwise signals", "1x512x1x500-k3-d16",
+        ndim=1, inputs=ONE, outputs=ONE, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for depthwise images", "8x96x56-k7-d4",
+        ndim=2, inputs=ONE, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for groups of up to 8 channels", "8to8-8x64x56-k3-d2",
+        ndim=2, inputs=(1, 8), outputs=(1, 8), stride=ONE),
+    Row("aten", "cpu", "torch is faster forward and taps backward for few channels in and many out",
+        "3to32-8x3x56-k3-d2", ndim=2, inputs=(1, 8), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for few channels out", "32to1-8x32x56-k3-d2",
+        ndim=2, inputs=(9, 32), outputs=(1, 8), stride=ONE),
+    Row("aten", "aten", "torch is faster for small strided undilated kernels on small maps", "8x384x14-k3-d1-s2",
+        ndim=2, inputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE, pixels=(0, 255)),
+    Row("aten", "cpu", "torch is faster forward and taps backward for strided kernels on small maps",
+        "8x384x14-k7-d4-s2", ndim=2, inputs=ONE, stride=MORE_THAN_ONE, pixels=(0, 255)),
+    Row("cpu", "aten", "taps are faster forward and torch backward for small strided undilated kernels",
+        "8x96x56-k3-d1-s2", ndim=2, inputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for strided depthwise images", "8x96x56-k7-d4-s2",
+        ndim=2, inputs=ONE, stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for volumes of up to 8 channels in a group", "8to8-1x8x16x32x32-k3-d2",
+        ndim=3, inputs=(1, 8)),
+)  # fmt: skip
+"""The rows; what fits none is torch's."""
+
+
+def find(ndim: int, inputs: int, outputs: int, taps: int, dilation: int, stride: int, pixels: int | None) -> Row | None:
+    """Return the first row that fits.
+
+    `inputs` and `outputs` are channels of one group, `dilation` and `stride` the largest of any axis, `pixels` those
+    of one output plane. None for `pixels` is a size that is not known yet: rows with a limit on it do not fit.
+    """
+    for row in TABLE:
+        columns = (
+            (row.inputs, inputs),
+            (row.outputs, outputs),
+            (row.taps, taps),
+            (row.dilation, dilation),
+            (row.stride, stride),
+        )
+        if row.ndim != ndim or not all(_within(limits, value) for limits, value in columns):
+            continue
+        if row.pixels == ANY or (pixels is not None and _within(row.pixels, pixels)):
+            return row
+    return None
+
+
+def _within(limits: Limits, value: int) -> bool:
+    least, most = limits
+    return least <= value and (most is None or value <= most)

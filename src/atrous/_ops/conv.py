@@ -1,0 +1,131 @@
+"""A convolution along its route: one backend, or one forward and another backward.
+
+Legend: B batch, C channels in, D channels out, K kernel size, P output size, S input size, T taps, N axes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from atrous._backends import Route, aten, implementation
+from atrous._geometry import Geometry
+from atrous._ops import tap_conv as taps
+
+_LARGEST = 2**31 - 1
+
+
+def conv(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: Geometry,
+    groups: int,
+    output_size: Sequence[int] | None,
+    route: Route,
+) -> torch.Tensor:
+    """Convolve `input` (B, C, *S) with `weight` (D, C/groups, *K) to (B, D, *P), differentiable to every order.
+
+    `output_size` is P, or None to work it out.
+    """
+    forward, backward, _ = route
+    if forward != backward and taps.recorded(input, weight, bias):
+        result: torch.Tensor = _Mixed.apply(  # type: ignore[no-untyped-call]
+            input, weight, bias, geometry, groups, output_size, route
+        )
+        return result
+    return _forward(input, weight, bias, geometry, groups, output_size, forward)
+
+
+def _forward(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: Geometry,
+    groups: int,
+    output_size: Sequence[int] | None,
+    name: str,
+) -> torch.Tensor:
+    if name != "cpu":
+        return implementation("conv", name)(input, weight, bias, geometry, groups)
+    once = (1,) * geometry.ndim
+    if output_size is None:
+        output_size = geometry.output_size(input.shape[2:])
+    return taps.tap_conv(
+        input, weight.flatten(2), _offsets(geometry, input.device), bias, geometry.stride, once, output_size
+    )
+
+
+class _Mixed(torch.autograd.Function):
+    """The forward of one backend with the gradients of another.
+
+    Only for eager calls that no transform follows; those take one backend for both (`_backends.choose_conv`). The
+    gradients are made of differentiable operations, so every order of them is right.
+    """
+
+    @staticmethod
+    def forward(*arguments: Any) -> torch.Tensor:
+        input, weight, bias, geometry, groups, output_size, route = arguments
+        return _forward(input, weight, bias, geometry, groups, output_size, route.forward)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        input, weight, _, ctx.geometry, ctx.groups, _, ctx.route = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(input, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        wanted = ctx.needs_input_grad
+        if grad is None:
+            return (None,) * len(wanted)
+        gradients = _gradients_by_taps if ctx.route.backward == "cpu" else aten.conv_gradients
+        input, weight = ctx.saved_tensors
+        return *gradients(grad, input, weight, ctx.geometry, ctx.groups, wanted[:3]), *[None] * (len(wanted) - 3)
+
+
+def _gradients_by_taps(
+    grad: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    geometry: Geometry,
+    groups: int,
+    wanted: Sequence[bool],
+) -> tuple[torch.Tensor | None, ...]:
+    """Return the gradients in input, weight and bias, None where not wanted."""
+    offsets, steps = _offsets(geometry, grad.device), (geometry.stride, (1,) * geometry.ndim)
+    return (
+        taps.input_gradient(grad, input, weight.flatten(2), offsets, *steps) if wanted[0] else None,
+        taps.tap_conv_weight(grad, input, offsets, *steps, groups).reshape(weight.shape) if wanted[1] else None,
+        taps.channel_sum(grad) if wanted[2] else None,
+    )
+
+
+def _offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
+    """Return the taps of a kernel as (T, N) int32, saturated: `index * dilation - padding before`."""
+    # What is made while someone watches belongs to the watcher: a graph, a transform, a mode of fake tensors.
+    watched = (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    )
+    return _make_offsets(geometry, device) if watched else _make_offsets_cached(geometry, device)
+
+
+def _make_offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
+    columns = zip(geometry.kernel, geometry.dilation, geometry.padding, strict=True)
+    axes = [[index * gap - before for index in range(size)] for size, gap, (before, _) in columns]
+    axes = [[max(-_LARGEST, min(at, _LARGEST)) for at in axis] for axis in axes]
+    # Taps of plain integers are one constant of a compiled graph.
+    return torch.tensor(list(itertools.product(*axes)), dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=1024)
+def _make_offsets_cached(geometry: Geometry, device: torch.device) -> torch.Tensor:
+    # An inference tensor could not be saved for a later backward.
+    with torch.inference_mode(False):
+        return _make_offsets(geometry, device)

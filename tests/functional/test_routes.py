@@ -1,0 +1,119 @@
+"""`atrous.explain` says what runs, by running nothing."""
+
+import copy
+import re
+
+import pytest
+import torch
+
+import atrous
+from atrous import ShapeError, functional, nn
+
+X, W = torch.randn(2, 4, 9, 9), torch.randn(4, 1, 3, 3)
+SAME = {"groups": 4, "padding": "same"}
+ON_TORCH = "runs on 'aten', because 'cpu' is"
+SENTENCES = {
+    "a row": ((X, W), SAME, r"runs on 'cpu', because taps are faster for depthwise images \(8x96x56-k7-d4\)"),
+    "no batch": ((X[0], W), SAME, "runs on 'cpu', because taps .*"),
+    "two backends": (
+        (X, torch.randn(32, 4, 3, 3)),
+        {},
+        r"runs on 'aten' forward and 'cpu' backward, because torch is faster forward and taps backward .* \(3to32-.*\)",
+    ),
+    "no row": ((X, torch.randn(48, 4, 1, 1)), {}, "runs on 'aten', because no row of the table says otherwise"),
+    "a name": ((X, W), {**SAME, "backend": "reference"}, "runs on 'reference', because it was named"),
+    "float64": ((X.double(), W.double()), SAME, f"{ON_TORCH} for torch.float32 .*, got torch.float64 on cpu"),
+    "meta": ((X.to("meta"), W.to("meta")), SAME, f"{ON_TORCH} for torch.float32 .*, got torch.float32 on meta"),
+    "integers": ((X.long(), W.long()), SAME, "runs on 'reference', because 'aten' is for .*, got torch.int64 tensors"),
+    "channels_last": (
+        (X.to(memory_format=torch.channels_last), W),
+        SAME,
+        f"{ON_TORCH} chosen for contiguous tensors, got another memory format",
+    ),
+}
+
+
+def says(sentence, text):
+    """Return whether `text` is one sentence about one convolution that ends as `sentence`."""
+    return re.fullmatch(rf"\w+ of \([\d, ]+\) by \([\d, ]+\) {sentence}\.", text)
+
+
+@pytest.mark.parametrize(("arguments", "options", "sentence"), SENTENCES.values(), ids=SENTENCES)
+def test_a_convolution(arguments, options, sentence):
+    assert says(sentence, atrous.explain(functional.conv2d, *arguments, **options))
+
+
+def test_the_shapes_are_those_of_the_call():
+    text = atrous.explain(functional.conv2d, X[0], W, **SAME)
+    assert text.startswith("conv2d of (1, 4, 9, 9) by (4, 1, 3, 3) runs")
+
+
+def test_where_the_call_stands_counts(monkeypatch):
+    with torch.autocast("cpu", torch.bfloat16):
+        text = atrous.explain(functional.conv2d, X, W, **SAME)
+    assert says(f"{ON_TORCH} for torch.float32, got autocast to torch.bfloat16", text)
+    monkeypatch.setattr("atrous._backends.cpu.UNAVAILABLE", "the compiled operations are missing")
+    text = atrous.explain(functional.conv2d, X, W, **SAME)
+    missing = r"cannot run: the compiled operations are missing; reinstall with a C\+\+ compiler"
+    assert says(f"runs on 'aten', because 'cpu' {missing}", text)
+    text = atrous.explain(functional.tap_conv, X, W.flatten(2), torch.zeros(9, 2).int())
+    assert says(f"runs on 'reference', because 'cpu' {missing}", text)
+
+
+def test_a_transform_takes_one_backend():
+    texts = []
+
+    def run(x):
+        texts.append(atrous.explain(functional.conv2d, torch.zeros(2, 4, 9, 9), torch.zeros(32, 4, 3, 3)))
+        return x
+
+    torch.vmap(run)(torch.zeros(2))
+    assert says("runs on 'aten', because .*, and a compiler or a transform takes one backend for both", texts[0])
+
+
+def test_other_verbs():
+    offsets = torch.zeros(9, 2, dtype=torch.int64)
+    text = atrous.explain(functional.tap_conv, X, W.flatten(2), offsets, stride=2)
+    assert text == (
+        "tap_conv of (2, 4, 9, 9) by (4, 1, 9) runs on 'cpu', because it is the first that can run this call."
+    )
+    text = atrous.explain(functional.dilated_convolve, torch.ones(5), torch.ones(2), 2)
+    assert text == "dilated_convolve of (5,) by (2,) runs on 'aten', because it is the first that can run this call."
+    assert atrous.explain(functional.reflect_pad, X, 1) == "reflect_pad runs no convolution of atrous."
+
+
+class Network(torch.nn.Sequential):
+    def __init__(self):
+        depthwise = nn.Conv2d(4, 4, 3, padding="same", groups=4)
+        super().__init__(depthwise, torch.nn.BatchNorm2d(4), torch.nn.Dropout(), nn.Conv2d(4, 64, 3), depthwise)
+
+    def forward(self, input):
+        first, norm, drop, last, _ = self
+        return last(drop(norm(first(input)) + functional.conv2d(input, W, **SAME)))
+
+
+def test_a_network_is_read_and_left_alone():
+    network = Network()
+    before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    lines = atrous.explain(network, X).split("\n")
+    assert [line.partition(", because ")[0] for line in lines] == [
+        "conv2d of (2, 4, 9, 9) by (4, 1, 3, 3) runs on 'cpu'",
+        "conv2d of (2, 4, 9, 9) by (4, 1, 3, 3) runs on 'cpu'",
+        "conv2d of (2, 4, 9, 9) by (64, 4, 3, 3) runs on 'aten' forward and 'cpu' backward",
+    ]
+    assert atrous.explain(torch.compile(network), X).split("\n") == lines
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert torch.equal(torch.get_rng_state(), random)
+    assert atrous.explain(lambda x: network(x)[0], X).split("\n") == lines
+
+
+def test_a_large_network_costs_no_computation():
+    layer = nn.Conv2d(8, 8, 31, groups=8, padding="same", device="meta").to_empty(device="cpu")
+    assert says("runs on 'cpu', because taps .*", atrous.explain(layer, torch.empty(1, 8, 4096, 4096)))
+
+
+def test_what_the_call_raises_is_raised():
+    with pytest.raises(ShapeError, match="conv2d: got 3 input channels"):
+        atrous.explain(functional.conv2d, X[:, :3], W, groups=4)
+    assert says("runs on 'cpu', because .*", atrous.explain(functional.conv2d, X, W, **SAME))
