@@ -11,6 +11,18 @@ namespace {
 #define ATROUS_UNROLL _Pragma("GCC unroll 32")
 #define ATROUS_INLINE inline __attribute__((always_inline))
 
+ATROUS_INLINE void fetch(Stretches& next, int64_t lines) {
+  for (; lines > 0 && next.count > 0; --lines) {
+    __builtin_prefetch(next.at + next.done, 0, 2);
+    next.done += 16;
+    if (next.done >= next.floats) {
+      next.done = 0;
+      next.at += next.apart;
+      --next.count;
+    }
+  }
+}
+
 // Calls use(m, v, value) for each source row m of a run that `rows` admits, and each of its V vectors.
 template <class S, int ROWS, int V, class Use>
 ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], int64_t pitch, uint32_t rows,
@@ -42,7 +54,8 @@ ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use
           S::between(-column - v * S::L, span.width - column - v * S::L);
     }
     use(at + run->dx, lanes, run->packed);
-    block.ahead->fetch();
+    fetch(block.ahead->reads, block.ahead->lines_per_run);
+    fetch(block.ahead->writes, block.ahead->lines_per_run);
   }
 }
 

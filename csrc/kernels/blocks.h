@@ -24,18 +24,6 @@ struct Span {
 struct Stretches {
   const float* at = nullptr;
   int64_t floats = 0, apart = 0, count = 0, done = 0;
-
-  void fetch(int64_t lines) {
-    for (; lines > 0 && count > 0; --lines) {
-      __builtin_prefetch(at + done, 0, 2);
-      done += 16;
-      if (done >= floats) {
-        done = 0;
-        at += apart;
-        --count;
-      }
-    }
-  }
 };
 
 // What is read and what is written next is fetched a few lines per run, while the block at hand computes: stores that
@@ -43,11 +31,6 @@ struct Stretches {
 struct Ahead {
   Stretches reads, writes;
   int64_t lines_per_run = 0;
-
-  void fetch() {
-    reads.fetch(lines_per_run);
-    writes.fetch(lines_per_run);
-  }
 };
 
 // What one call of a block works on: outputs (or gradients) of `rows` rows and `valid` columns, from column `column`

@@ -4,8 +4,6 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 
-#include <algorithm>
-
 namespace atrous {
 namespace {
 
@@ -65,7 +63,7 @@ struct Avx512Half {
   using Mask = __mmask8;
   static Mask all() { return 0xff; }
   static Mask between(int64_t begin, int64_t end) {
-    return static_cast<Mask>(Avx512::between(begin, std::min<int64_t>(end, L)));
+    return static_cast<Mask>(Avx512::between(begin, end > L ? L : end));
   }
   static V set(float value) { return _mm256_set1_ps(value); }
   static V load(const float* at) { return _mm256_loadu_ps(at); }

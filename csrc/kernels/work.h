@@ -9,7 +9,7 @@
 namespace atrous {
 
 // Below this many multiplications another thread costs more than it brings.
-constexpr int64_t kGrain = 64 * 1024;
+constexpr int64_t kGrain = 128 * 1024;
 // Tiles or chunks wanted in all.
 constexpr int64_t kParts = 32;
 

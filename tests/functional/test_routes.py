@@ -18,7 +18,7 @@ SENTENCES = {
     "two backends": (
         (X, torch.randn(32, 4, 3, 3)),
         {},
-        r"runs on 'aten' forward and 'cpu' backward, because torch is faster forward and taps backward .* \(3to32-.*\)",
+        r"runs on 'aten' forward and 'cpu' backward, because torch is faster forward and taps backward .* \(3to64-.*\)",
     ),
     "no row": ((X, torch.randn(48, 4, 1, 1)), {}, "runs on 'aten', because no row of the table says otherwise"),
     "a name": ((X, W), {**SAME, "backend": "reference"}, "runs on 'reference', because it was named"),

@@ -14,6 +14,7 @@ Limits: TypeAlias = tuple[int, int | None]
 ANY: Limits = (0, None)
 ONE: Limits = (1, 1)
 MORE_THAN_ONE: Limits = (2, None)
+FEW: Limits = (1, 8)
 
 
 class Row(NamedTuple):
@@ -33,28 +34,42 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row("aten", "aten", "short undilated rows are as fast in torch", "1x512x1x16384-k3-d1",
-        ndim=1, inputs=ONE, outputs=ONE, taps=(2, 3), dilation=ONE, stride=ONE),
-    Row("cpu", "cpu", "taps are faster for depthwise signals", "1x512x1x500-k3-d16",
-        ndim=1, inputs=ONE, outputs=ONE, stride=ONE),
-    Row("cpu", "cpu", "taps are faster for depthwise images", "8x96x56-k7-d4",
-        ndim=2, inputs=ONE, stride=ONE),
-    Row("cpu", "cpu", "taps are faster for groups of up to 8 channels", "8to8-8x64x56-k3-d2",
-        ndim=2, inputs=(1, 8), outputs=(1, 8), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for depthwise signals", "4x256x500-k3-d2",
+        ndim=1, inputs=ONE, outputs=(1, 16)),
+    Row("cpu", "cpu", "taps are faster for signals of few channels in a group", "8to8-4x8x4096-k3-d1",
+        ndim=1, inputs=FEW, outputs=FEW, stride=ONE),
     Row("aten", "cpu", "torch is faster forward and taps backward for few channels in and many out",
-        "3to32-8x3x56-k3-d2", ndim=2, inputs=(1, 8), stride=ONE),
-    Row("cpu", "cpu", "taps are faster for few channels out", "32to1-8x32x56-k3-d2",
-        ndim=2, inputs=(9, 32), outputs=(1, 8), stride=ONE),
+        "4to32-4x4x4096-k3-d2", ndim=1, inputs=(1, 4), outputs=(1, 32), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for few channels out", "64to4-4x64x4096-k3-d2",
+        ndim=1, inputs=(9, 64), outputs=(1, 4), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for depthwise images", "8x96x56-k7-d4",
+        ndim=2, taps=ANY, inputs=ONE, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for groups of up to 8 channels", "8to8-4x96x56-k3-d2",
+        ndim=2, inputs=FEW, outputs=(1, 16), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for groups of up to 12 channels", "12to12-4x12x56-k3-d1",
+        ndim=2, inputs=(9, 16), outputs=(1, 12), stride=ONE),
+    Row("aten", "cpu", "torch is faster forward and taps backward for few channels in and many out",
+        "3to64-2x3x112-k3-d2", ndim=2, inputs=FEW, outputs=(17, 64), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for few channels out", "64to8-4x64x56-k3-d1",
+        ndim=2, inputs=(17, 256), outputs=FEW, stride=ONE),
     Row("aten", "aten", "torch is faster for small strided undilated kernels on small maps", "8x384x14-k3-d1-s2",
-        ndim=2, inputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE, pixels=(0, 255)),
+        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE, pixels=(0, 255)),
     Row("aten", "cpu", "torch is faster forward and taps backward for strided kernels on small maps",
-        "8x384x14-k7-d4-s2", ndim=2, inputs=ONE, stride=MORE_THAN_ONE, pixels=(0, 255)),
-    Row("cpu", "aten", "taps are faster forward and torch backward for small strided undilated kernels",
-        "8x96x56-k3-d1-s2", ndim=2, inputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE),
-    Row("cpu", "cpu", "taps are faster for strided depthwise images", "8x96x56-k7-d4-s2",
-        ndim=2, inputs=ONE, stride=MORE_THAN_ONE),
-    Row("cpu", "cpu", "taps are faster for volumes of up to 8 channels in a group", "8to8-1x8x16x32x32-k3-d2",
-        ndim=3, inputs=(1, 8)),
+        "8x384x14-k7-d2-s2", ndim=2, inputs=(1, 4), outputs=(1, 4), stride=MORE_THAN_ONE, pixels=(0, 255)),
+    Row("cpu", "cpu", "taps are faster for strided images of few channels in a group", "2to2-4x64x56-k3-d1-s2",
+        ndim=2, inputs=(1, 4), outputs=(1, 4), stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for strided dilated kernels and few channels in a group",
+        "8to8-8x256x28-k3-d2-s2", ndim=2, inputs=FEW, outputs=FEW, dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
+    Row("aten", "cpu", "torch is faster forward and taps backward for few channels in and many out, strided",
+        "3to64-1x3x224-k7-d1-s2", ndim=2, inputs=(1, 4), outputs=(5, 64), stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for volumes of few channels in a group", "4x32x24x24x24-k3-d1",
+        ndim=3, inputs=FEW, outputs=FEW, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for strided dilated volumes of few channels in a group",
+        "8to8-2x8x24x24x24-k3-d2-s2", ndim=3, inputs=FEW, outputs=FEW, dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
+    Row("aten", "cpu", "torch is faster forward and taps backward for volumes of few channels in a group",
+        "1to16-2x1x24x24x24-k3-d2", ndim=3, inputs=FEW, outputs=(1, 32)),
+    Row("cpu", "cpu", "taps are faster for few channels out", "64to4-1x64x16x24x24-k3-d2",
+        ndim=3, inputs=(9, 64), outputs=(1, 4), stride=ONE),
 )  # fmt: skip
 """The rows; what fits none is torch's."""
 
