@@ -23,17 +23,30 @@ ATROUS_INLINE void fetch(Stretches& next, int64_t lines) {
   }
 }
 
-// Calls use(m, v, value) for each source row m of a run that `rows` admits, and each of its V vectors.
-template <class S, int ROWS, int V, class Use>
-ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], int64_t pitch, uint32_t rows,
+// One register for the rows of one line, where tests of single bits are cheapest.
+template <int A>
+struct Bits {
+  using Type = uint64_t;
+};
+template <>
+struct Bits<1> {
+  using Type = uint32_t;
+};
+
+// Calls use(l, m, v, value) for each source row m of each of A lines that `span` admits, and each of its V vectors.
+template <class S, int A, int ROWS, int V, class Use>
+ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], int64_t pitch, const Span& span,
                             const Use& use) {
+  auto rows = static_cast<typename Bits<A>::Type>(span.rows);
   asm volatile("" : "+r"(rows));  // else the compiler keeps the outcome of every test below alive over all runs
-  ATROUS_UNROLL for (int m = 0; m < ROWS; ++m, x += pitch) {
-    if (!(rows >> m & 1)) continue;
-    ATROUS_UNROLL for (int v = 0; v < V; ++v) {
-      auto value = S::load(x + v * S::L, lanes[v]);
-      S::pin(value);
-      use(m, v, value);
+  ATROUS_UNROLL for (int l = 0; l < A; ++l, x += span.apart - ROWS * pitch) {
+    ATROUS_UNROLL for (int m = 0; m < ROWS; ++m, x += pitch) {
+      if (!(rows >> (l * ROWS + m) & 1)) continue;
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) {
+        auto value = S::load(x + v * S::L, lanes[v]);
+        S::pin(value);
+        use(l, m, v, value);
+      }
     }
   }
 }
@@ -59,18 +72,18 @@ ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use
   }
 }
 
-template <class S, int R, int V, int N>
+// A lines of R rows of V vectors, by runs of N taps.
+template <class S, int A, int R, int V, int N>
 void conv_block(const Block& block, const float* weights, const float* bias, float* y, int64_t y_pitch) {
-  constexpr int ROWS = R + N - 1;
-  const int64_t pitch = block.pitch, rows = block.rows;
-  typename S::V sum[R][V];
+  const int64_t pitch = block.pitch;
+  typename S::V sum[A * R][V];
   const auto start = S::set(bias ? *bias : 0.0f);
-  ATROUS_UNROLL for (int i = 0; i < R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = start;
+  ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = start;
   if (!bias) {
-    ATROUS_UNROLL for (int i = 0; i < R; ++i) {
-      if (i >= rows) break;
-      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] =
-          S::load_first(y + i * y_pitch + v * S::L, block.valid - v * S::L);
+    ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
+      if (!(block.stored >> i & 1)) continue;
+      const float* const row = y + i / R * block.apart + i % R * y_pitch;
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::load_first(row + v * S::L, block.valid - v * S::L);
     }
   }
   for (int64_t s = 0; s < block.count; ++s) {
@@ -78,29 +91,31 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
     each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       typename S::V w[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) w[n] = S::set(weights[packed + n]);
-      each_row<S, ROWS, V>(x, lanes, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
-        ATROUS_UNROLL for (int n = 0; n < N; ++n) {
-          if (m - n >= 0 && m - n < R) sum[m - n][v] = S::fma(w[n], value, sum[m - n][v]);
-        }
-      });
+      each_row<S, A, R + N - 1, V>(x, lanes, pitch, span,
+                                   [&](int l, int m, int v, auto value) __attribute__((always_inline)) {
+                                     ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+                                       if (m - n >= 0 && m - n < R)
+                                         sum[l * R + m - n][v] = S::fma(w[n], value, sum[l * R + m - n][v]);
+                                     }
+                                   });
     });
   }
-  ATROUS_UNROLL for (int i = 0; i < R; ++i) {
-    if (i >= rows) break;
-    ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store(y + i * y_pitch + v * S::L, block.valid - v * S::L, sum[i][v]);
+  ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
+    if (!(block.stored >> i & 1)) continue;
+    float* const row = y + i / R * block.apart + i % R * y_pitch;
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store(row + v * S::L, block.valid - v * S::L, sum[i][v]);
   }
 }
 
-template <class S, int R, int V, int N>
+template <class S, int A, int R, int V, int N>
 void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators) {
-  constexpr int ROWS = R + N - 1;
-  const int64_t pitch = block.pitch, rows = block.rows;
-  typename S::V g[R][V];
-  ATROUS_UNROLL for (int i = 0; i < R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::set(0.0f);
-  ATROUS_UNROLL for (int i = 0; i < R; ++i) {
-    if (i >= rows) break;
-    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] =
-        S::load_first(grad + i * grad_pitch + v * S::L, block.valid - v * S::L);
+  const int64_t pitch = block.pitch;
+  typename S::V g[A * R][V];
+  ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::set(0.0f);
+  ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
+    if (!(block.stored >> i & 1)) continue;
+    const float* const row = grad + i / R * block.apart + i % R * grad_pitch;
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::load_first(row + v * S::L, block.valid - v * S::L);
   }
   for (int64_t s = 0; s < block.count; ++s) {
     const Span& span = block.spans[s];
@@ -108,11 +123,12 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
       float* const total = accumulators + packed * S::kSlot;
       typename S::V sum[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * S::kSlot);
-      each_row<S, ROWS, V>(x, lanes, pitch, span.rows, [&](int m, int v, auto value) __attribute__((always_inline)) {
-        ATROUS_UNROLL for (int n = 0; n < N; ++n) {
-          if (m - n >= 0 && m - n < R) sum[n] = S::fma(g[m - n][v], value, sum[n]);
-        }
-      });
+      each_row<S, A, R + N - 1, V>(x, lanes, pitch, span,
+                                   [&](int l, int m, int v, auto value) __attribute__((always_inline)) {
+                                     ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+                                       if (m - n >= 0 && m - n < R) sum[n] = S::fma(g[l * R + m - n][v], value, sum[n]);
+                                     }
+                                   });
       ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * S::kSlot, sum[n]);
     });
   }
@@ -157,17 +173,26 @@ float sum_of_lanes(const float* lanes) {
 
 template <class S, int V, int... R>
 void add_conv(Kernels& kernels) {
-  ((kernels.conv[1][V][R] = conv_block<S, R, V, 1>, kernels.conv[2][V][R] = conv_block<S, R, V, 2>,
-    kernels.conv[3][V][R] = conv_block<S, R, V, 3>, kernels.conv[4][V][R] = conv_block<S, R, V, 4>,
-    kernels.conv[5][V][R] = conv_block<S, R, V, 5>, kernels.conv[7][V][R] = conv_block<S, R, V, 7>),
+  ((kernels.conv[1][V][R] = conv_block<S, 1, R, V, 1>, kernels.conv[2][V][R] = conv_block<S, 1, R, V, 2>,
+    kernels.conv[3][V][R] = conv_block<S, 1, R, V, 3>, kernels.conv[4][V][R] = conv_block<S, 1, R, V, 4>,
+    kernels.conv[5][V][R] = conv_block<S, 1, R, V, 5>, kernels.conv[7][V][R] = conv_block<S, 1, R, V, 7>),
    ...);
 }
 
 template <class S, int V, int... R>
 void add_grad(Kernels& kernels) {
-  ((kernels.grad[1][V][R] = grad_block<S, R, V, 1>, kernels.grad[2][V][R] = grad_block<S, R, V, 2>,
-    kernels.grad[3][V][R] = grad_block<S, R, V, 3>, kernels.grad[4][V][R] = grad_block<S, R, V, 4>,
-    kernels.grad[5][V][R] = grad_block<S, R, V, 5>, kernels.grad[7][V][R] = grad_block<S, R, V, 7>),
+  ((kernels.grad[1][V][R] = grad_block<S, 1, R, V, 1>, kernels.grad[2][V][R] = grad_block<S, 1, R, V, 2>,
+    kernels.grad[3][V][R] = grad_block<S, 1, R, V, 3>, kernels.grad[4][V][R] = grad_block<S, 1, R, V, 4>,
+    kernels.grad[5][V][R] = grad_block<S, 1, R, V, 5>, kernels.grad[7][V][R] = grad_block<S, 1, R, V, 7>),
+   ...);
+}
+
+template <class S, int... N>
+void add_lines(Kernels& kernels) {
+  ((kernels.conv_lines[N][2] = conv_block<S, 2, kRowsOfTwo, 1, N>,
+    kernels.conv_lines[N][4] = conv_block<S, 4, kRowsOfFour, 1, N>,
+    kernels.grad_lines[N][2] = grad_block<S, 2, kRowsOfTwo, 1, N>,
+    kernels.grad_lines[N][4] = grad_block<S, 4, kRowsOfFour, 1, N>),
    ...);
 }
 

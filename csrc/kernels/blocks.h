@@ -14,7 +14,8 @@ struct Run {
 // Runs of one height that share a window and their first row.
 struct Span {
   int64_t at;     // from Block::source: the row of the first tap, at column 0 of the source
-  uint32_t rows;  // bit m: row m below `at` is inside the image; the others are never read
+  int64_t apart;  // from a line to the next
+  uint64_t rows;  // bit l * (block's rows + taps - 1) + m: row m of line l is inside the image; no other is read
   int32_t count;
   int64_t width;    // columns of the source
   const Run* runs;  // sorted by dx
@@ -33,8 +34,8 @@ struct Ahead {
   int64_t lines_per_run = 0;
 };
 
-// What one call of a block works on: outputs (or gradients) of `rows` rows and `valid` columns, from column `column`
-// on.
+// What one call of a block works on: outputs (or gradients) of some rows of one or more lines, and of `valid` columns
+// from column `column` on.
 struct Block {
   const float* source;
   const Span* spans;
@@ -42,7 +43,9 @@ struct Block {
   int64_t pitch;  // between rows of the sources
   bool margins;   // zeros lie beside the image; else nothing there may be read
   int64_t column;
-  int64_t rows, valid;
+  int64_t valid;
+  int64_t apart;    // between lines of the outputs
+  uint32_t stored;  // bit l * (block's rows) + i: row i of line l is an output
   Ahead* ahead;
 };
 
@@ -54,6 +57,9 @@ using GradBlock = void (*)(const Block& block, const float* grad, int64_t grad_p
 constexpr int kHeights = 7;   // runs are of 1, 2, 3, 4, 5 or 7 taps
 constexpr int kMaxRows = 16;  // rows of the tallest block
 constexpr int kMaxVectors = 8;
+constexpr int kMaxLines = 4;
+// The rows of each line in a block of two or four.
+constexpr int kRowsOfTwo = 8, kRowsOfFour = 4;
 
 // One instruction set. A null entry is not compiled: the registers would not hold it.
 struct Kernels {
@@ -61,6 +67,9 @@ struct Kernels {
   bool masks;  // loads can leave lanes out for nothing, so blocks without margins run too
   ConvBlock conv[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
   GradBlock grad[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
+  // Blocks of several lines and one vector, for lines of few rows: [taps][lines].
+  ConvBlock conv_lines[kHeights + 1][kMaxLines + 1];
+  GradBlock grad_lines[kHeights + 1][kMaxLines + 1];
   const Kernels* half;  // blocks of single vectors half as wide, or null
   float (*sum)(const float* lanes);
   void (*copy)(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,

@@ -89,6 +89,7 @@ const Kernels* kernels_avx512() {
     k.lanes = Avx512Half::L;
     add_conv<Avx512Half, 1, 1, 2, 4, 6, 8, 12, 14>(k);
     add_grad<Avx512Half, 1, 1, 2, 4, 8, 14>(k);
+    add_lines<Avx512Half, 1, 2, 3, 4, 5, 7>(k);
     return k;
   }();
   static const Kernels kernels = [] {
@@ -101,6 +102,7 @@ const Kernels* kernels_avx512() {
     add_grad<Avx512, 2, 1, 2, 4, 8>(k);
     add_grad<Avx512, 4, 1, 2, 4>(k);
     add_grad<Avx512, 8, 1>(k);
+    add_lines<Avx512, 1, 2, 3, 4, 5, 7>(k);
     k.half = &half;
     return k;
   }();

@@ -1,6 +1,7 @@
 #include "tile.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -29,10 +30,10 @@ float* thread_scratch() {
 int64_t ceil_div(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : -(-a / b); }
 
 // The bits of [begin, end), as far as a word has them.
-uint32_t bits(int64_t begin, int64_t end) {
+uint64_t bits(int64_t begin, int64_t end) {
   begin = std::clamp<int64_t>(begin, 0, 31);
   end = std::clamp<int64_t>(end, begin, 31);
-  return (1u << end) - (1u << begin);
+  return (uint64_t{1} << end) - (uint64_t{1} << begin);
 }
 
 }  // namespace
@@ -106,8 +107,15 @@ void TileRunner::fill(const float* input) {
   }
 }
 
-// Adds the spans of one column phase for outputs at chain steps [step, step + rows) of a line, by height.
-void TileRunner::plan_spans(int64_t line, int64_t step, int64_t rows, int64_t column_phase) {
+// How many chain steps of a line lie inside the tile, counted from the tile's own first step.
+int64_t TileRunner::steps_of(int64_t line) const {
+  if (line >= tile_->line_end) return 0;
+  const int64_t height = rows_.outputs(layout_->row_phase);
+  return std::max<int64_t>(0, std::min(tile_->step_end, ceil_div(height - line, plan_->step)) - tile_->step);
+}
+
+// Adds the spans of one column phase for outputs at `room` chain steps from `step` on, of some lines, by height.
+void TileRunner::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t room, int64_t column_phase) {
   const size_t first_part = parts_.size();
   for (const size_t g : batch_->groups) {
     const Group& group = plan_->groups[g];
@@ -115,23 +123,37 @@ void TileRunner::plan_spans(int64_t line, int64_t step, int64_t rows, int64_t co
     if (group.column_phase != column_phase || !here_[w]) continue;
     const Window& window = plan_->windows[w];
     const Place& place = layout_->places[w];
-    // Row m of the span is image row line + window.row + plan.step * (first + m).
-    const int64_t first = step + group.first, above = -line - window.row;
-    const uint32_t inside =
-        bits(ceil_div(above, plan_->step) - first,
-             std::min(ceil_div(window.height + above, plan_->step) - first, rows + group.height - 1));
+    // Row m of a line is image row line + window.row + plan.step * (first + m).
+    const int64_t first = step + group.first, width = problem_.axis[2].in;
+    uint64_t inside = 0;
+    for (int64_t l = 0; l < lines; ++l) {
+      const int64_t above = -line - l - window.row;
+      const int64_t rows = std::min(room, tile_->step + steps_of(line + l) - step);
+      const uint64_t here =
+          bits(ceil_div(above, plan_->step) - first,
+               std::min(ceil_div(window.height + above, plan_->step) - first, rows + group.height - 1));
+      if (rows > 0) inside |= here << (l * (room + group.height - 1));
+    }
     if (!inside) continue;
     const int64_t scratch_row = (line - tile_->line) * place.rows + first - tile_->step - window.first;
     const int64_t row = (line + window.row + plan_->step * first) * rows_.stride + window.row_phase;
-    const int64_t at = layout_->in_place ? (window.channel * problem_.axis[1].in + row) * problem_.axis[2].in
+    const int64_t at = layout_->in_place ? (window.channel * problem_.axis[1].in + row) * width
                                          : place.offset + scratch_row * layout_->pitch - tile_->column - place.left;
+    const int64_t apart = layout_->in_place ? rows_.stride * width : place.rows * layout_->pitch;
     if (parts_.size() == first_part || parts_.back().height != group.height) {
       parts_.push_back({group.height, spans_.size(), 0});
     }
-    spans_.push_back(
-        {at, inside, static_cast<int32_t>(group.end - group.begin), window.width, plan_->runs.data() + group.begin});
+    spans_.push_back({at, apart, inside, static_cast<int32_t>(group.end - group.begin), window.width,
+                      plan_->runs.data() + group.begin});
     parts_.back().end = spans_.size();
   }
+}
+
+// How many lines one block takes: several where they are short and a vector wide.
+int64_t TileRunner::lines_together(int64_t line, int64_t vectors, int64_t phases) const {
+  const int64_t left = tile_->line_end - line, steps = steps_of(line);
+  if (vectors > 1 || phases > 1 || left < 2 || !kernels_.conv_lines[1][2]) return 1;
+  return left > 2 && steps <= kRowsOfFour ? 4 : steps <= kRowsOfTwo ? 2 : 1;
 }
 
 void TileRunner::plan_blocks() {
@@ -143,34 +165,41 @@ void TileRunner::plan_blocks() {
   // Two phases are woven into whole rows; more are dealt out one by one.
   const int64_t together = columns_.upsample == 2 ? 2 : 1;
   for (int64_t phase = 0; phase < phases; phase += together) {
-    for (int64_t line = tile_->line; line < tile_->line_end; ++line) plan_line(line, phase, phase + together);
+    const int64_t width = std::min(tile_->column_end, columns_.outputs(phase)) - tile_->column;
+    for (int64_t line = tile_->line, lines; line < tile_->line_end; line += lines) {
+      lines = lines_together(line, ceil_div(width, kernels_.lanes), columns_.upsample);
+      plan_lines(line, lines, phase, phase + together);
+    }
   }
 }
 
-void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
+void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t phase_end) {
   const auto compiled = [this](int64_t vectors, int64_t rows) {
     return for_grad_ ? kernels_.grad[1][vectors][rows] != nullptr : kernels_.conv[1][vectors][rows] != nullptr;
   };
   const int lanes = kernels_.lanes;
-  const int64_t step = plan_->step, height = rows_.outputs(layout_->row_phase);
-  const int64_t widest = std::min(tile_->column_end, columns_.outputs(phase));
-  const int64_t vectors = ceil_div(widest - tile_->column, lanes), rest = (widest - tile_->column) % lanes;
+  const int64_t widest = std::min(tile_->column_end, columns_.outputs(phase)) - tile_->column;
+  const int64_t vectors = ceil_div(widest, lanes), rest = widest % lanes;
   const int64_t full = kernels_.half && rest > 0 && rest <= kernels_.half->lanes ? vectors - 1 : vectors;
-  const int64_t usual = vectors > 1 ? 2 : 1, end = std::min(tile_->step_end, ceil_div(height - line, step));
+  const int64_t usual = vectors > 1 ? 2 : 1, end = tile_->step + steps_of(line);
   int64_t tall = kMaxRows;
   while (!compiled(usual, tall)) --tall;
-  for (int64_t i = tile_->step, rows; i < end; i += rows) {
+  for (int64_t i = tile_->step, room; i < end; i += room) {
     const int64_t cuts = ceil_div(end - i, tall);
-    int64_t room = ceil_div(end - i, cuts);
+    room = ceil_div(end - i, cuts);
     while (!compiled(usual, room)) ++room;
-    rows = std::min(end - i, room);
+    if (lines > 1) room = lines == 2 ? kRowsOfTwo : kRowsOfFour;
+    uint32_t stored = 0;
+    for (int64_t l = 0; l < lines; ++l) {
+      stored |= static_cast<uint32_t>(bits(0, std::min(room, tile_->step + steps_of(line + l) - i))) << (l * room);
+    }
     std::vector<std::pair<size_t, size_t>> parts;
     for (int64_t f = phase; f < phase_end; ++f) {
       const size_t first = parts_.size();
-      plan_spans(line, i, rows, f);
+      plan_spans(line, lines, i, room, f);
       parts.emplace_back(first, parts_.size());
     }
-    const int64_t row = (line + step * i) * rows_.upsample + layout_->row_phase;
+    const int64_t row = (line + plan_->step * i) * rows_.upsample + layout_->row_phase;
     for (int64_t v = 0, wide; v < vectors; v += wide) {
       wide = kMaxVectors;
       while (wide > 1 && (v + wide > std::max(full, v + 1) || !compiled(wide, room))) wide /= 2;
@@ -180,13 +209,11 @@ void TileRunner::plan_line(int64_t line, int64_t phase, int64_t phase_end) {
         const auto [first, last] = parts[static_cast<size_t>(f - phase)];
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
         const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * kernels->lanes);
-        pieces_.push_back({kernels,
-                           {nullptr, nullptr, 0, layout_->pitch, !layout_->in_place, column, rows, valid, &ahead_},
-                           row * columns_.out + column * columns_.upsample + f,
-                           static_cast<int>(wide),
-                           static_cast<int>(room),
-                           first,
-                           last});
+        const Block block{
+            nullptr, nullptr, 0, layout_->pitch, !layout_->in_place, column, valid, rows_.upsample * columns_.out,
+            stored,  &ahead_};
+        pieces_.push_back({kernels, block, row * columns_.out + column * columns_.upsample + f, static_cast<int>(lines),
+                           static_cast<int>(wide), static_cast<int>(room), first, last});
         for (size_t p = first; p < last; ++p) {
           for (size_t s = parts_[p].begin; s < parts_[p].end; ++s) runs_ += spans_[s].count;
         }
@@ -219,37 +246,43 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float*
   ahead_.writes.at = output + writes_start_;
 }
 
+ConvBlock TileRunner::conv_of(const Piece& piece, int height) {
+  return piece.lines > 1 ? piece.kernels->conv_lines[height][piece.lines]
+                         : piece.kernels->conv[height][piece.vectors][piece.rows];
+}
+
 void TileRunner::conv(const float* packed, const float* bias, float* y) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
   for (size_t k = 0; k < pieces_.size(); ++k) {
     Piece& piece = pieces_[k];
     Block& block = piece.block;
     const int64_t room = piece.vectors * piece.kernels->lanes;
+    const int64_t rows = std::popcount(block.stored);
     float* to = y + piece.at;
     int64_t to_pitch = pitch;
     if (apart > 1) {  // beside y: phases are put together below
       aside_.resize(static_cast<size_t>(2 * kMaxRows * room));
       to = aside_.data() + (apart == 2 ? k % 2 * kMaxRows * room : 0);
       to_pitch = room;
-      if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, block.rows, block.valid);
+      if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, rows, block.valid);
     }
     const float* start = bias;
     for (size_t p = piece.first_part; p < piece.last_part; ++p) {
       block.source = source_;
       block.spans = spans_.data() + parts_[p].begin;
       block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
-      piece.kernels->conv[parts_[p].height][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
+      conv_of(piece, parts_[p].height)(block, packed, start, to, to_pitch);
       start = nullptr;
     }
     if (start) {  // nothing but the bias
       block.count = 0;
-      piece.kernels->conv[1][piece.vectors][piece.rows](block, packed, start, to, to_pitch);
+      conv_of(piece, 1)(block, packed, start, to, to_pitch);
     }
     if (apart == 2 && k % 2 == 1) {
       const Piece& even = pieces_[k - 1];
-      kernels_.weave(aside_.data(), to, room, y + even.at, pitch, block.rows, even.block.valid + block.valid);
+      kernels_.weave(aside_.data(), to, room, y + even.at, pitch, rows, even.block.valid + block.valid);
     }
-    for (int64_t i = 0; apart > 2 && i < block.rows; ++i) {
+    for (int64_t i = 0; apart > 2 && i < rows; ++i) {
       for (int64_t c = 0; c < block.valid; ++c) y[piece.at + i * pitch + c * apart] = to[i * room + c];
     }
   }
@@ -259,11 +292,12 @@ void TileRunner::grad(const float* gradient, float* accumulators) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
   for (Piece& piece : pieces_) {
     const int64_t room = piece.vectors * piece.kernels->lanes;
+    const int64_t rows = std::popcount(piece.block.stored);
     const float* from = gradient + piece.at;
     int64_t from_pitch = pitch;
     if (apart > 1) {
       aside_.resize(static_cast<size_t>(kMaxRows * room));
-      kernels_.copy(from, pitch, apart, aside_.data(), room, piece.block.rows, piece.block.valid);
+      kernels_.copy(from, pitch, apart, aside_.data(), room, rows, piece.block.valid);
       from = aside_.data();
       from_pitch = room;
     }
@@ -271,7 +305,10 @@ void TileRunner::grad(const float* gradient, float* accumulators) {
       piece.block.source = source_;
       piece.block.spans = spans_.data() + parts_[p].begin;
       piece.block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
-      piece.kernels->grad[parts_[p].height][piece.vectors][piece.rows](piece.block, from, from_pitch, accumulators);
+      const int height = parts_[p].height;
+      const GradBlock run = piece.lines > 1 ? piece.kernels->grad_lines[height][piece.lines]
+                                            : piece.kernels->grad[height][piece.vectors][piece.rows];
+      run(piece.block, from, from_pitch, accumulators);
     }
   }
 }

@@ -47,14 +47,17 @@ class TileRunner {
     const Kernels* kernels;
     Block block;
     int64_t at;
-    int vectors, rows;  // of the compiled block
+    int lines, vectors, rows;  // of the compiled block
     size_t first_part, last_part;
   };
 
+  static ConvBlock conv_of(const Piece& piece, int height);
   void plan_copies(int64_t z);
   void plan_blocks();
-  void plan_line(int64_t line, int64_t phase, int64_t phase_end);
-  void plan_spans(int64_t line, int64_t step, int64_t rows, int64_t column_phase);
+  int64_t lines_together(int64_t line, int64_t vectors, int64_t phases) const;
+  int64_t steps_of(int64_t line) const;
+  void plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t phase_end);
+  void plan_spans(int64_t line, int64_t lines, int64_t step, int64_t room, int64_t column_phase);
 
   const Problem& problem_;
   const Kernels& kernels_;
