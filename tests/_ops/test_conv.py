@@ -196,7 +196,7 @@ def test_transforms(routing, monkeypatch):
             torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["a dilated row", "depthwise", "few to many", "a large map", "a volume", "dense"])
+@pytest.mark.parametrize("name", ["a signal", "depthwise", "few to many", "a large map", "a volume", "dense"])
 def test_one_compiled_graph_serves_every_size(name):
     call = ROUTES[name][0]
     torch.compiler.reset()  # all routes together would be more graphs than one function may have
@@ -216,7 +216,8 @@ def test_a_compiler_takes_one_backend_for_both():
     """Without a size, and never two."""
     for name, operation in (
         ("few to many", "aten.conv2d.default"),
-        ("a large map", "aten.conv2d.default"),
+        ("a strided map, few to many", "aten.conv2d.default"),
+        ("a large map", "atrous.tap_conv.default"),
         ("a dilated small map", "atrous.tap_conv.default"),
         ("depthwise", "atrous.tap_conv.default"),
         ("dense", "aten.conv2d.default"),
