@@ -24,7 +24,7 @@ void parallel(int64_t items, int64_t grain, const atrous::Body& body) {
 Tensor plain(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
   STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, ": expected ",
                   type == ScalarType::Int ? "int32" : "float32");
-  return torch::stable::contiguous(tensor);
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 const atrous::Kernels& kernels(const char* op, const std::string& isa) {
