@@ -1,4 +1,4 @@
-"""`python -m benchmarks taps --json F` measures; `python -m benchmarks table F` prints Markdown."""
+"""`python -m benchmarks taps --json F` or `routes` measures; `python -m benchmarks table F` prints Markdown."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ import sys
 from pathlib import Path
 
 from atrous._errors import AtrousError
-from benchmarks import table, taps
+from benchmarks import suite, table
 
 
 def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    taps.add_arguments(verbs.add_parser("taps", help="time depthwise convolutions; print the table"))
+    suite.add_arguments(verbs.add_parser("taps", help="time depthwise convolutions; print the tables"), "taps")
+    routes = verbs.add_parser("routes", help="time both sides of every row of the routing table; print who is faster")
+    suite.add_arguments(routes, "routes")
     shown = verbs.add_parser("table", help="print what was measured as Markdown")
     shown.add_argument("json", type=Path, metavar="FILE")
     options = parser.parse_args()
     try:
-        results = taps.run(options) if options.verb == "taps" else json.loads(options.json.read_text(encoding="utf-8"))
+        results = (
+            json.loads(options.json.read_text(encoding="utf-8")) if options.verb == "table" else suite.run(options)
+        )
     except (AtrousError, OSError, ValueError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2

@@ -1,13 +1,17 @@
-"""The grid of `python -m benchmarks taps`, as data.
+"""The grids of `python -m benchmarks taps` and `routes`, as data, and the names of their cells.
 
-Legend: N batch, C channels, H height and width of the input, P of the output, k kernel size, d dilation, T taps.
+Legend: N batch, C channels, S sizes of the input, H of a square plane, P of the output, k kernel size, d dilation,
+T taps, A and B channels in and out of one group.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Self
 
 SHAPES = ((1, 64, 112), (8, 96, 56), (8, 384, 14), (1, 512, 60), (1, 32, 512), (2, 256, 65), (2, 24, 33))
 """(N, C, H): classifiers' and segmenters' planes, a long one, and sizes that no vector divides."""
@@ -16,33 +20,76 @@ STRIDED_SHAPES = ((8, 96, 56), (8, 384, 14), (2, 256, 65))
 KERNELS = (3, 5, 7)
 DILATIONS = (1, 2, 4, 8, 16)
 
+_NAME = re.compile(r"(?:([13])d-)?(?:(\d+)to(\d+)-)?(\d+(?:x\d+){2,4})-k(\d+)-d(\d+)(?:-s(\d+))?")
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One depthwise float32 convolution with zero padding d (k - 1) / 2: 'same' where the stride is 1.
+    """One float32 convolution with zero padding d (k - 1) / 2: 'same' where the stride is 1.
+
+    Its name is `[1d-|3d-][AtoB-]NxCxS-kK-dD[-sS]`. Left out are 2d, 1to1 (depthwise) and a stride of 1. S is one size
+    where all axes have the same, and sizes joined by x where they differ.
 
     Args:
-        shape: (N, C, H) of the input, whose planes are square.
-        kernel: k, odd.
-        dilation: d.
-        stride: of both axes.
+        shape: (N, C, *S) of the input, S as in the name.
+        kernel: k, odd, of all axes.
+        dilation: d, of all axes.
+        stride: of all axes.
+        ndim: how many axes, 1 to 3.
+        inputs: A, divides C.
+        outputs: B.
 
     Example:
         >>> cell = Cell((2, 256, 65), 7, 4, 2)
         >>> cell.name, cell.padding, cell.output, cell.taps
-        ('2x256x65-k7-d4-s2', 12, 33, 49)
+        ('2x256x65-k7-d4-s2', 12, (33, 33), 49)
+        >>> cell = Cell.parse("3d-8to4-1x16x9x24x24-k3-d2")
+        >>> cell.ndim, cell.groups, cell.channels, cell.sizes
+        (3, 2, 8, (9, 24, 24))
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     kernel: int
     dilation: int
     stride: int = 1
+    ndim: int = 2
+    inputs: int = 1
+    outputs: int = 1
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the cell that has this name.
+
+        Raises:
+            ValueError: no cell can have it.
+        """
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise ValueError(f"cell: got {name!r}, expected a name such as '3d-8to8-2x8x24-k3-d2-s2'")
+        ndim, inputs, outputs, shape, kernel, dilation, stride = match.groups()
+        return cls(
+            tuple(map(int, shape.split("x"))),
+            int(kernel),
+            int(dilation),
+            int(stride or 1),
+            int(ndim or 2),
+            int(inputs or 1),
+            int(outputs or 1),
+        )
 
     @property
     def name(self) -> str:
         """What `--cells` matches."""
+        axes = f"{self.ndim}d-" if self.ndim != 2 else ""
+        group = f"{self.inputs}to{self.outputs}-" if (self.inputs, self.outputs) != (1, 1) else ""
         stride = f"-s{self.stride}" if self.stride > 1 else ""
-        return f"{'x'.join(map(str, self.shape))}-k{self.kernel}-d{self.dilation}{stride}"
+        return f"{axes}{group}{'x'.join(map(str, self.shape))}-k{self.kernel}-d{self.dilation}{stride}"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """S of every axis."""
+        sizes = self.shape[2:]
+        return sizes * self.ndim if len(sizes) == 1 else sizes
 
     @property
     def padding(self) -> int:
@@ -50,19 +97,29 @@ class Cell:
         return self.dilation * (self.kernel - 1) // 2
 
     @property
-    def output(self) -> int:
-        """P."""
-        return (self.shape[2] - 1) // self.stride + 1
+    def output(self) -> tuple[int, ...]:
+        """P of every axis."""
+        return tuple((size - 1) // self.stride + 1 for size in self.sizes)
+
+    @property
+    def groups(self) -> int:
+        """C / A."""
+        return self.shape[1] // self.inputs
+
+    @property
+    def channels(self) -> int:
+        """Of the output."""
+        return self.groups * self.outputs
 
     @property
     def taps(self) -> int:
-        """T = k k."""
-        return self.kernel**2
+        """T, k for every axis."""
+        return int(self.kernel**self.ndim)
 
     @property
     def flop(self) -> int:
-        """Of a forward pass, 2 T a pixel, taps in the margin included; a backward pass has twice as many."""
-        return 2 * self.taps * self.shape[0] * self.shape[1] * self.output**2
+        """Of a forward pass, 2 T A an output, taps in the margin included; a backward pass has twice as many."""
+        return 2 * self.taps * self.inputs * self.shape[0] * self.channels * math.prod(self.output)
 
 
 TINY = Cell((1, 8, 8), 3, 1)
@@ -80,13 +137,46 @@ QUICK = (
     TINY,
 )
 
+_ROUTES = """
+1d-4x256x500-k3-d1 1d-2x64x4096-k3-d1
+1d-4x256x500-k3-d2 1d-4x256x500-k3-d4
+1d-4x256x500-k3-d16 1d-2x64x16384-k3-d1 1d-2x64x16384-k3-d2 1d-4x256x500-k3-d2-s2 1d-2x64x4096-k31-d1
+1d-8to8-4x8x4096-k3-d1 1d-8to8-4x8x4096-k3-d2 1d-8to8-4x8x4096-k3-d1-s2 1d-16to16-4x16x4096-k3-d1
+1d-4to32-4x4x4096-k3-d2 1d-4to32-4x4x4096-k3-d1 1d-8to64-4x8x4096-k3-d2
+1d-64to4-4x64x4096-k3-d2 1d-64to4-4x64x4096-k3-d1 1d-64to8-4x64x4096-k3-d2
 
-def choose(patterns: Sequence[str], quick: bool = False) -> list[Cell]:
+8x96x56-k7-d4 8x96x56-k7-d1 8x96x56-k1-d1
+8to8-4x96x56-k3-d2 8to16-4x32x56-k3-d2
+4to4-4x96x56-k3-d1 4to4-4x96x56-k3-d2 8to8-4x96x56-k3-d1 8to8-4x8x56-k3-d1 8to16-4x32x56-k3-d1
+12to12-4x12x56-k3-d1 12to12-4x12x56-k3-d2 16to16-4x16x56-k3-d1
+3to64-2x3x112-k3-d2 3to64-2x3x112-k3-d1 8to256-2x8x56-k3-d2
+64to8-4x64x56-k3-d1 64to8-4x64x56-k3-d2 64to12-4x64x56-k3-d1
+
+8x384x14-k3-d1-s2 8x384x14-k3-d2-s2 8x96x32-k3-d1-s2 8x96x56-k3-d1-s2
+8x384x14-k7-d2-s2 8x384x14-k7-d1-s2 8x96x32-k7-d2-s2
+2to2-4x64x56-k3-d1-s2 2to2-4x64x56-k3-d2-s2 2to2-4x64x30-k3-d1-s2 4to4-8x128x28-k3-d1-s2
+8to8-8x256x28-k3-d2-s2 8to8-8x256x28-k3-d1-s2 8to8-8x64x56-k3-d2-s2
+16to16-8x256x28-k3-d2-s2 16to16-8x256x28-k3-d1-s2
+3to64-1x3x224-k7-d1-s2 3to64-1x3x224-k7-d2-s2 3to64-8x3x28-k7-d1-s2 3to128-1x3x112-k7-d1-s2
+
+3d-4x32x24-k3-d1 3d-4x32x24-k3-d2 3d-8to8-2x8x24-k3-d1 3d-16to16-2x16x16-k3-d1
+3d-2x32x24-k3-d2-s2 3d-2x32x24-k3-d1-s2
+3d-1to16-2x1x24-k3-d2 3d-1to16-2x1x24-k3-d1 3d-8to8-2x8x24-k3-d2-s2 3d-8to64-1x8x16-k3-d2
+3d-64to4-1x64x16x24x24-k3-d2 3d-64to4-1x64x16x24x24-k3-d1 3d-64to8-1x64x16x24x24-k3-d2
+"""
+"""A line for every row of `atrous._backends.table`, in its order: the cell that the row names, the same at another
+dilation, and cells on either side of the row's limits."""
+
+ROUTES = tuple(Cell.parse(name) for name in _ROUTES.split())
+GRIDS = {"taps": GRID, "quick": QUICK, "routes": ROUTES}
+
+
+def choose(grid: str, patterns: Sequence[str]) -> list[Cell]:
     """Return the cells whose name matches one of the patterns of `fnmatch`, or all of them without a pattern.
 
     Example:
-        >>> [cell.name for cell in choose(["2x24x33-k7-d[12]", "*-k3-d1-s2"])][:2]
+        >>> [cell.name for cell in choose("taps", ["2x24x33-k7-d[12]", "*-k3-d1-s2"])][:2]
         ['2x24x33-k7-d1', '2x24x33-k7-d2']
     """
-    cells = QUICK if quick else GRID
+    cells = GRIDS[grid]
     return [cell for cell in cells if not patterns or any(fnmatchcase(cell.name, pattern) for pattern in patterns)]

@@ -1,6 +1,6 @@
 """What is timed in a cell: functions without arguments, on tensors made beforehand.
 
-Legend: N batch, C channels, H height and width of the input, P of the output, T taps.
+Legend: N batch, C channels, T taps, G groups, A and B channels in and out of one group.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ def operations() -> Any:
     return torch.ops.atrous
 
 
-def names(cell: Cell | None, pass_: str) -> list[str]:
+def names(cell: Cell | None, pass_: str, grid: str) -> list[str]:
     """Return who competes in a pass of a cell, the judge of correct results first; no cell is the machine itself."""
     if cell is None:
         return ["dense", "stream"]
+    if grid == "routes":
+        return ["stock", "forced", "routed"]
     if cell == TINY:
         # Here a call costs more than its arithmetic, so both sides go through autograd.
         return ["stock", "stock_autograd", "routed", "forced"] if pass_ != "forward" else ["stock", "routed", "forced"]
@@ -66,10 +68,10 @@ class Competitors:
         self.isa = isa
         if cell is not None:
             generator = torch.Generator().manual_seed(0)
-            n, c, h = cell.shape
-            self.input = torch.randn(n, c, h, h, generator=generator)
-            self.weight = torch.randn(c, 1, cell.kernel, cell.kernel, generator=generator)
-            self.grad = torch.randn(n, c, cell.output, cell.output, generator=generator)
+            kernel = [cell.kernel] * cell.ndim
+            self.input = torch.randn(*cell.shape[:2], *cell.sizes, generator=generator)
+            self.weight = torch.randn(cell.channels, cell.inputs, *kernel, generator=generator)
+            self.grad = torch.randn(cell.shape[0], cell.channels, *cell.output, generator=generator)
 
     def make(self, pass_: str, who: str) -> Call:
         """Return the call of one competitor in one pass."""
@@ -83,26 +85,28 @@ class Competitors:
         if who.startswith("forced"):
             return self._forced(self.cell, pass_, dilation)
         if own or who == "stock_autograd":
-            return self._through_autograd(self.cell, pass_, _functional() if own else F.conv2d)
+            return self._through_autograd(self.cell, pass_, _functional(self.cell.ndim, own))
         return self._stock(self.cell, pass_, dilation, last=who == "stock_channels_last")
 
     def _forced(self, cell: Cell, pass_: str, dilation: int) -> Call:
         ops = operations()
         forward, weight_gradient = ops.tap_conv.default, ops.tap_conv_weight.default
         steps = torch.arange(cell.kernel, dtype=torch.int32) * dilation - dilation * (cell.kernel - 1) // 2
-        offsets = torch.cartesian_prod(steps, steps).contiguous()
+        offsets = torch.cartesian_prod(*[steps] * cell.ndim).reshape(-1, cell.ndim).contiguous()
         negated = (-offsets).contiguous()
         input, grad, isa = self.input, self.grad, self.isa
         weight = self.weight.flatten(2)
-        stride, one = [cell.stride] * 2, [1, 1]
-        output, size, groups = [cell.output] * 2, list(input.shape[2:]), cell.shape[1]
+        stride, one = [cell.stride] * cell.ndim, [1] * cell.ndim
+        output, size, groups = cell.output, cell.sizes, cell.groups
         if pass_ == "forward":
             return lambda: forward(input, weight, offsets, None, stride, one, output, isa)
         want_input, want_weight = MASKS[pass_]
+        apart = weight.reshape(groups, cell.outputs, cell.inputs, cell.taps).transpose(1, 2)
 
         def backward() -> tuple[torch.Tensor | None, torch.Tensor | None]:
+            # From (G B, A, T) to (G A, B, T): each call pays for this copy, as a training step does.
             return (
-                forward(grad, weight, negated, None, one, stride, size, isa) if want_input else None,
+                forward(grad, apart.flatten(0, 1), negated, None, one, stride, size, isa) if want_input else None,
                 weight_gradient(grad, input, offsets, stride, one, groups, isa) if want_weight else None,
             )
 
@@ -110,7 +114,7 @@ class Competitors:
 
     def _through_autograd(self, cell: Cell, pass_: str, conv: Callable[..., torch.Tensor]) -> Call:
         options = {
-            "stride": cell.stride, "padding": cell.padding, "dilation": cell.dilation, "groups": cell.shape[1]
+            "stride": cell.stride, "padding": cell.padding, "dilation": cell.dilation, "groups": cell.groups
         }  # fmt: skip
         input, weight, grad = self.input, self.weight, self.grad
         if pass_ == "forward":
@@ -124,21 +128,23 @@ class Competitors:
     def _stock(self, cell: Cell, pass_: str, dilation: int, last: bool) -> Call:
         layout = torch.channels_last if last else torch.contiguous_format
         input, weight, grad = (t.contiguous(memory_format=layout) for t in (self.input, self.weight, self.grad))
-        stride, padding, groups = cell.stride, dilation * (cell.kernel - 1) // 2, cell.shape[1]
+        stride, padding, groups = cell.stride, dilation * (cell.kernel - 1) // 2, cell.groups
         if pass_ == "forward":
-            return lambda: F.conv2d(input, weight, None, stride, padding, dilation, groups)
+            conv = _functional(cell.ndim)
+            return lambda: conv(input, weight, None, stride, padding, dilation, groups)
         backward = torch.ops.aten.convolution_backward.default
-        strides, paddings, dilations = [stride] * 2, [padding] * 2, [dilation] * 2
+        strides, paddings, dilations, zeros = ([value] * cell.ndim for value in (stride, padding, dilation, 0))
         mask = [*MASKS[pass_], False]
         return lambda: backward(
-            grad, input, weight, None, strides, paddings, dilations, False, [0, 0], groups, mask
+            grad, input, weight, None, strides, paddings, dilations, False, zeros, groups, mask
         )  # fmt: skip
 
 
-def _functional() -> Callable[..., torch.Tensor]:
-    from atrous.functional import conv2d
-
-    return conv2d
+def _functional(ndim: int, own: bool = False) -> Callable[..., torch.Tensor]:
+    """Return the convolution of torch, or our own."""
+    module = importlib.import_module("atrous.functional") if own else F
+    conv: Callable[..., torch.Tensor] = getattr(module, f"conv{ndim}d")
+    return conv
 
 
 def _dense() -> Call:

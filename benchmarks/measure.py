@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class Session:
     def enter(self, cell: Cell | None) -> None:
         """Let the worker make the tensors of a cell; None is the machine."""
         self.cell = cell
-        self.ask("cell", cell=asdict(cell) if cell else None, isa=self.isa)
+        self.ask("cell", name=cell.name if cell else None, isa=self.isa)
 
     def judge(self, answer: dict[str, Any], ratio: float) -> bool:
         """Say whether both probes around a sample were near the best."""

@@ -1,4 +1,8 @@
-"""Read results as Markdown: what was to be reached, averages, and every cell; `who` is one of `competitors.names`."""
+"""Read results as Markdown; `who` is one of `competitors.names`.
+
+Of `taps`: what was to be reached, averages, and every cell. Of `routes`: every cell, and whether the written table
+sends it to the faster side.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from atrous._backends.table import TABLE, find
 from benchmarks.cells import TINY, Cell
 
 PASSES = ("forward", "backward")
 WAYS = ("routed", "forced")
 WORST_ERROR = 1e-3
+SLOWER = 0.95
+"""Below this, a time over another one counts as slower: more than noise."""
 Entry = dict[str, Any]
 
 
@@ -20,11 +27,11 @@ def markdown(results: dict[str, Any]) -> str:
     caches = ", ".join(f"{name} {size}" for name, size in machine.get("caches", {}).items())
     lines = [f"{machine['processor']}, {machine.get('cores', '?')} cores; {caches}; {results['date']}.", ""]
     for run in sorted(results["runs"], key=lambda run: run["threads"]):
-        lines += _run(run)
+        lines += _run(run, results.get("grid") == "routes")
     return "\n".join(lines)
 
 
-def _run(run: Entry) -> Iterator[str]:
+def _run(run: Entry, routes: bool) -> Iterator[str]:
     threads = run["threads"]
     yield f"### {threads} thread{'s' if threads > 1 else ''}"
     yield ""
@@ -36,6 +43,10 @@ def _run(run: Entry) -> Iterator[str]:
     )
     yield ""
     cells = [_Cell(entry, run["dense_gflops"]) for entry in run["cells"]]
+    if routes:
+        yield from _routes(cells)
+        yield from _faults(cells)
+        return
     yield from _acceptance(cells)
     yield from _averages(cells)
     yield from _slowest(cells)
@@ -48,7 +59,7 @@ class _Cell:
 
     def __init__(self, entry: Entry, dense_gflops: float | None) -> None:
         self.entry = entry
-        self.cell = Cell(tuple(entry["shape"]), entry["kernel"], entry["dilation"], entry["stride"])
+        self.cell = Cell.parse(entry["name"])
         self.dense_gflops = dense_gflops
         self.tiny = self.cell == TINY
 
@@ -126,7 +137,7 @@ def _acceptance(cells: list[_Cell]) -> Iterator[str]:
     for pass_ in PASSES:
         for way in WAYS:
             found = _sorted((cell.speedup(pass_, way), cell) for cell in grid)
-            yield _verdict(f"{pass_}, {way}: stock / ours at least 0.95 in every cell", found, 0.95)
+            yield _verdict(f"{pass_}, {way}: stock / ours at least {SLOWER} in every cell", found, SLOWER)
     for pass_ in PASSES:
         found = _sorted((cell.flat(pass_), cell) for cell in dilated)
         yield _verdict(f"{pass_}, forced: time / time at d = 1 at most 1.15 in every cell", found, 1.15, most=True)
@@ -228,6 +239,42 @@ def _cells(cells: list[_Cell]) -> Iterator[str]:
             row += [_text(cell.copies(), ".2f")] if pass_ == "forward" else []
         yield "| " + " | ".join(row) + " |"
     yield ""
+
+
+def _routes(cells: list[_Cell]) -> Iterator[str]:
+    yield "*Taps* are the forced operations, *routed* is what atrous ran when this was timed. *Table*: who runs forward"
+    yield "and backward by the written table as it is now. *Wrong side*: the time of the other backend is below"
+    yield f"{SLOWER} of that of the chosen one. A `~` marks a cell with too few undisturbed samples."
+    yield ""
+    yield (
+        "| cell | forward torch ms | taps ms | torch / taps | torch / routed "
+        "| backward torch ms | taps ms | torch / taps | torch / routed | table | its row | verdict |"
+    )
+    yield "|---" * 12 + "|"
+    for cell in cells:
+        at = cell.cell
+        found = find(at.ndim, at.inputs, at.outputs, at.taps, at.dilation, at.stride, math.prod(at.output))
+        chosen = (found.forward, found.backward) if found else ("aten", "aten")
+        row = [at.name + (" ~" if cell.noisy() else "")]
+        for pass_ in PASSES:
+            row += [_text(cell.ms(pass_, who), ".3f") for who in ("stock", "forced")]
+            row += [_text(cell.speedup(pass_, way)) for way in ("forced", "routed")]
+        row += [", ".join(chosen), found.cell if found else "-", _side(cell, chosen)]
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+    measured = {cell.cell.name for cell in cells}
+    if absent := [row.cell for row in TABLE if row.cell not in measured]:
+        yield f"Rows of the table whose cell is not among these: {', '.join(absent)}."
+        yield ""
+
+
+def _side(cell: _Cell, chosen: Sequence[str]) -> str:
+    """Say in which passes the backend that the table chooses is the slower one."""
+    sides = {"aten": ("stock", "forced"), "cpu": ("forced", "stock")}
+    gains = [cell.over(pass_, *sides[backend]) for pass_, backend in zip(PASSES, chosen, strict=True)]
+    if wrong := [pass_ for pass_, gain in zip(PASSES, gains, strict=True) if gain and round(gain, 2) < SLOWER]:
+        return f"wrong side: {', '.join(wrong)}"
+    return "not measured" if None in gains else "ok"
 
 
 def _text(value: float | None, form: str = "") -> str:

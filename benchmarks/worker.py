@@ -48,13 +48,11 @@ class Worker:
             "threads": torch.get_num_threads(),
         }
 
-    def cell(self, cell: dict[str, Any] | None, isa: str) -> dict[str, Any]:
+    def cell(self, name: str | None, isa: str) -> dict[str, Any]:
         """Forget the last cell, make the tensors of this one."""
         self.calls.clear()
         self.truth.clear()
-        self.competitors = Competitors(
-            None if cell is None else Cell(tuple(cell["shape"]), cell["kernel"], cell["dilation"], cell["stride"]), isa
-        )
+        self.competitors = Competitors(None if name is None else Cell.parse(name), isa)
         gc.collect()
         return {}
 

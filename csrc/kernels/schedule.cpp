@@ -37,7 +37,7 @@ void place_columns(const Plan& plan, int lanes, int64_t columns, bool whole, Lay
 // Whether blocks may read the input where it lies: whole columns of a single plane, several rows of them, and not so
 // far apart that they share the sets of the first-level cache.
 bool reads_in_place(const Problem& problem, const Phases& columns, int64_t apart) {
-  const bool image = problem.axis[0].in == 1 && problem.axis[0].out == 1 && problem.axis[1].in > 1;
+  const bool image = problem.axis[0].in == 1 && problem.axis[0].out == 1;
   return image && columns.stride == 1 && apart % 512 != 0;
 }
 

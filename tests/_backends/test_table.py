@@ -1,15 +1,31 @@
-"""The table itself: data that can be read, of names and limits that exist."""
+"""The table itself: rows that can be reached, backed by cells of the benchmarks that lie within them."""
 
-import re
+import math
+import sys
+from pathlib import Path
+
+import pytest
 
 from atrous._backends import NAMES
-from atrous._backends.table import TABLE
+from atrous._backends.table import TABLE, find
+
+ROOT = Path(__file__).parents[2]
 
 
-def test_rows_name_backends_and_cells():
-    for row in TABLE:
-        assert {row.forward, row.backward} <= set(NAMES["conv"])
-        assert re.fullmatch(r"(\d+to\d+-)?\d+(x\d+)+-k\d+-d\d+(-s\d+)?", row.cell)
-        for name in ("inputs", "outputs", "taps", "dilation", "stride", "pixels"):
-            least, most = getattr(row, name)
-            assert most is None or least <= most
+@pytest.fixture
+def cells(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import cells
+
+    yield cells
+    sys.modules.pop("benchmarks.cells", None)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.cell)
+def test_a_row_decides_the_cell_that_it_names(row, cells):
+    assert {row.forward, row.backward} <= set(NAMES["conv"])
+    assert row.cell in {cell.name for cell in cells.ROUTES}
+    cell = cells.Cell.parse(row.cell)
+    pixels = math.prod(cell.output)
+    found = find(cell.ndim, cell.inputs, cell.outputs, cell.taps, cell.dilation, cell.stride, pixels)
+    assert found is row

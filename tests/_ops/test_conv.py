@@ -28,7 +28,9 @@ OPERATIONS = {
 
 # (input, weight, options), who runs the forward and the backward: at least one call for every row of the table.
 ROUTES = {
-    "a signal": (((2, 4, 30), (4, 1, 3), {"groups": 4}), "cpu", "cpu"),
+    "a short signal": (((2, 4, 30), (4, 1, 3), {"groups": 4}), "aten", "aten"),
+    "a short dilated signal": (((2, 4, 30), (4, 1, 3), {"groups": 4, "dilation": 2}), "aten", "cpu"),
+    "a signal": (((2, 4, 30), (4, 1, 3), {"groups": 4, "dilation": 8}), "cpu", "cpu"),
     "a signal of few channels": (((2, 6, 30), (4, 3, 3), {"groups": 2, "dilation": 2}), "cpu", "cpu"),
     "a signal, few to many": (((2, 4, 30), (20, 4, 3), {}), "aten", "cpu"),
     "a signal, many to few": (((2, 20, 30), (4, 20, 3), {}), "cpu", "cpu"),
@@ -37,6 +39,8 @@ ROUTES = {
     "multiplier": (((2, 2, 9, 9), (40, 1, 3, 3), {"groups": 2}), "cpu", "cpu"),
     "one tap": (((2, 4, 9, 9), (4, 1, 1, 1), {"groups": 4}), "cpu", "cpu"),
     "8 to 8": (((2, 8, 9, 9), (8, 8, 3, 3), {}), "cpu", "cpu"),
+    "8 to 8, dilated": (((2, 8, 9, 9), (8, 8, 3, 3), {"dilation": 2}), "aten", "cpu"),
+    "8 to 16": (((2, 8, 9, 9), (16, 8, 3, 3), {}), "aten", "aten"),
     "12 to 12": (((2, 12, 9, 9), (12, 12, 3, 3), {}), "cpu", "cpu"),
     "few to many": (((2, 3, 9, 9), (32, 3, 3, 3), {"padding": ((0, 2), 1)}), "aten", "cpu"),
     "many to one": (((2, 32, 9, 9), (1, 32, 3, 3), {}), "cpu", "cpu"),
@@ -47,12 +51,15 @@ ROUTES = {
         ((2, 4, 14, 14), (4, 1, 3, 3), {"groups": 4, "stride": 2, "dilation": 2, "padding": "same"}), "aten", "cpu",
     ),
     "a large map": (
-        ((1, 2, 40, 40), (2, 1, 3, 3), {"groups": 2, "stride": 2, "padding": ((2, 0), 1)}), "cpu", "cpu",
+        ((1, 2, 60, 60), (2, 1, 3, 3), {"groups": 2, "stride": 2, "padding": ((2, 0), 1)}), "cpu", "cpu",
     ),
     "a strided dilated map": (((1, 6, 40, 40), (5, 6, 3, 3), {"stride": 2, "dilation": 2}), "cpu", "cpu"),
+    "a strided dilated map of more": (((1, 9, 40, 40), (9, 9, 3, 3), {"stride": 2, "dilation": 2}), "aten", "cpu"),
     "a strided map, few to many": (((1, 3, 40, 40), (9, 3, 3, 3), {"stride": 2}), "aten", "cpu"),
     "a volume": (((1, 2, 5, 6, 7), (2, 2, 3, 3, 3), {}), "cpu", "cpu"),
-    "a strided dilated volume": (((1, 2, 7, 7, 7), (2, 2, 3, 3, 3), {"stride": 2, "dilation": 2}), "cpu", "cpu"),
+    "a strided dilated volume": (
+        ((1, 2, 7, 7, 7), (2, 1, 3, 3, 3), {"groups": 2, "stride": 2, "dilation": 2}), "cpu", "cpu",
+    ),
     "a volume, few to many": (((1, 2, 5, 6, 7), (9, 2, 3, 3, 3), {}), "aten", "cpu"),
     "a volume, many to few": (((1, 9, 5, 6, 7), (2, 9, 3, 3, 3), {}), "cpu", "cpu"),
     "a dense volume": (((1, 9, 5, 6, 7), (9, 9, 3, 3, 3), {}), "aten", "aten"),
@@ -242,7 +249,7 @@ class Layer(torch.nn.Module):
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_life_of_a_routed_module(ndim):
-    layer = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[ndim](4, 4, 3, groups=4, padding="same", dilation=2)
+    layer = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[ndim](4, 4, 5, groups=4, padding="same", dilation=2)
     x = torch.randn(2, 4, *(9, 8, 7)[:ndim])
     with Seen() as seen:
         expected = layer(x)

@@ -1,7 +1,8 @@
 """The written table: which backend runs which half of a float32 convolution on a CPU, and the timing that says so.
 
 It is data, read from the top: the first row whose columns all fit decides. A column is (least, most), most None for
-no limit. Cells are those of `benchmarks`: N x C x H - k - d - s, behind `CtoD` for channels in and out of a group.
+no limit. Cells are those of `benchmarks`: N x C x sizes - kernel - dilation - stride, behind the rank if not 2 and
+`CtoD` for channels in and out of a group; `python -m benchmarks routes` measures them all.
 """
 
 from __future__ import annotations
@@ -33,42 +34,52 @@ class Row(NamedTuple):
     pixels: Limits = ANY
 
 
+FORWARD_TORCH = "torch is faster forward and taps backward for "
+
 TABLE = (
-    Row("cpu", "cpu", "taps are faster for depthwise signals", "4x256x500-k3-d2",
+    Row("aten", "aten", "torch is as fast for short undilated signals", "1d-4x256x500-k3-d1",
+        ndim=1, inputs=ONE, outputs=ONE, taps=(2, 3), dilation=ONE, stride=ONE, pixels=(0, 4095)),
+    Row("aten", "cpu", FORWARD_TORCH + "short signals of small dilation", "1d-4x256x500-k3-d2",
+        ndim=1, inputs=ONE, outputs=ONE, taps=(2, 3), dilation=(2, 6), stride=ONE, pixels=(0, 4095)),
+    Row("cpu", "cpu", "taps are faster for depthwise signals", "1d-4x256x500-k3-d16",
         ndim=1, inputs=ONE, outputs=(1, 16)),
-    Row("cpu", "cpu", "taps are faster for signals of few channels in a group", "8to8-4x8x4096-k3-d1",
-        ndim=1, inputs=FEW, outputs=FEW, stride=ONE),
-    Row("aten", "cpu", "torch is faster forward and taps backward for few channels in and many out",
-        "4to32-4x4x4096-k3-d2", ndim=1, inputs=(1, 4), outputs=(1, 32), stride=ONE),
-    Row("cpu", "cpu", "taps are faster for few channels out", "64to4-4x64x4096-k3-d2",
+    Row("cpu", "cpu", "taps are faster for signals of few channels in a group", "1d-8to8-4x8x4096-k3-d1",
+        ndim=1, inputs=FEW, outputs=FEW),
+    Row("aten", "cpu", FORWARD_TORCH + "few channels in and many out", "1d-4to32-4x4x4096-k3-d2",
+        ndim=1, inputs=(1, 4), outputs=(1, 32), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for few channels out", "1d-64to4-4x64x4096-k3-d2",
         ndim=1, inputs=(9, 64), outputs=(1, 4), stride=ONE),
     Row("cpu", "cpu", "taps are faster for depthwise images", "8x96x56-k7-d4",
         ndim=2, taps=ANY, inputs=ONE, stride=ONE),
-    Row("cpu", "cpu", "taps are faster for groups of up to 8 channels", "8to8-4x96x56-k3-d2",
-        ndim=2, inputs=FEW, outputs=(1, 16), stride=ONE),
+    Row("aten", "cpu", FORWARD_TORCH + "dilated groups of 5 to 8 channels", "8to8-4x96x56-k3-d2",
+        ndim=2, inputs=(5, 8), outputs=(5, 16), dilation=MORE_THAN_ONE, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for groups of up to 8 channels", "4to4-4x96x56-k3-d1",
+        ndim=2, inputs=FEW, outputs=FEW, stride=ONE),
     Row("cpu", "cpu", "taps are faster for groups of up to 12 channels", "12to12-4x12x56-k3-d1",
         ndim=2, inputs=(9, 16), outputs=(1, 12), stride=ONE),
-    Row("aten", "cpu", "torch is faster forward and taps backward for few channels in and many out",
-        "3to64-2x3x112-k3-d2", ndim=2, inputs=FEW, outputs=(17, 64), stride=ONE),
+    Row("aten", "cpu", FORWARD_TORCH + "few channels in and many out", "3to64-2x3x112-k3-d2",
+        ndim=2, inputs=FEW, outputs=(17, 64), stride=ONE),
     Row("cpu", "cpu", "taps are faster for few channels out", "64to8-4x64x56-k3-d1",
         ndim=2, inputs=(17, 256), outputs=FEW, stride=ONE),
     Row("aten", "aten", "torch is faster for small strided undilated kernels on small maps", "8x384x14-k3-d1-s2",
-        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE, pixels=(0, 255)),
-    Row("aten", "cpu", "torch is faster forward and taps backward for strided kernels on small maps",
-        "8x384x14-k7-d2-s2", ndim=2, inputs=(1, 4), outputs=(1, 4), stride=MORE_THAN_ONE, pixels=(0, 255)),
+        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE, pixels=(0, 511)),
+    Row("aten", "cpu", FORWARD_TORCH + "strided kernels on small maps", "8x384x14-k7-d2-s2",
+        ndim=2, inputs=ONE, outputs=ONE, stride=MORE_THAN_ONE, pixels=(0, 255)),
     Row("cpu", "cpu", "taps are faster for strided images of few channels in a group", "2to2-4x64x56-k3-d1-s2",
         ndim=2, inputs=(1, 4), outputs=(1, 4), stride=MORE_THAN_ONE),
     Row("cpu", "cpu", "taps are faster for strided dilated kernels and few channels in a group",
         "8to8-8x256x28-k3-d2-s2", ndim=2, inputs=FEW, outputs=FEW, dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
-    Row("aten", "cpu", "torch is faster forward and taps backward for few channels in and many out, strided",
-        "3to64-1x3x224-k7-d1-s2", ndim=2, inputs=(1, 4), outputs=(5, 64), stride=MORE_THAN_ONE),
-    Row("cpu", "cpu", "taps are faster for volumes of few channels in a group", "4x32x24x24x24-k3-d1",
+    Row("aten", "cpu", FORWARD_TORCH + "strided dilated kernels", "16to16-8x256x28-k3-d2-s2",
+        ndim=2, inputs=(1, 16), outputs=(1, 16), dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
+    Row("aten", "cpu", FORWARD_TORCH + "few channels in and many out, strided", "3to64-1x3x224-k7-d1-s2",
+        ndim=2, inputs=(1, 4), outputs=(5, 128), stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for volumes of few channels in a group", "3d-4x32x24-k3-d1",
         ndim=3, inputs=FEW, outputs=FEW, stride=ONE),
-    Row("cpu", "cpu", "taps are faster for strided dilated volumes of few channels in a group",
-        "8to8-2x8x24x24x24-k3-d2-s2", ndim=3, inputs=FEW, outputs=FEW, dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
-    Row("aten", "cpu", "torch is faster forward and taps backward for volumes of few channels in a group",
-        "1to16-2x1x24x24x24-k3-d2", ndim=3, inputs=FEW, outputs=(1, 32)),
-    Row("cpu", "cpu", "taps are faster for few channels out", "64to4-1x64x16x24x24-k3-d2",
+    Row("cpu", "cpu", "taps are faster for strided dilated depthwise volumes", "3d-2x32x24-k3-d2-s2",
+        ndim=3, inputs=ONE, outputs=ONE, dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
+    Row("aten", "cpu", FORWARD_TORCH + "volumes of few channels in a group", "3d-1to16-2x1x24-k3-d2",
+        ndim=3, inputs=FEW, outputs=(1, 32)),
+    Row("cpu", "cpu", "taps are faster for few channels out", "3d-64to4-1x64x16x24x24-k3-d2",
         ndim=3, inputs=(9, 64), outputs=(1, 4), stride=ONE),
 )  # fmt: skip
 """The rows; what fits none is torch's."""

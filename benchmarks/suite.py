@@ -1,4 +1,4 @@
-"""Run the grid and write what was measured as JSON."""
+"""Run a grid and write what was measured as JSON."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from benchmarks.measure import Policy, Session, measure_pass
 PASSES = ("forward", "backward")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks taps`."""
+def add_arguments(parser: ArgumentParser, grid: str) -> None:
+    """Add the options of `python -m benchmarks taps` or `routes`."""
+    parser.set_defaults(grid=grid)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the results go")
     parser.add_argument("--cells", nargs="+", default=[], metavar="PATTERN", help="only these, as '8x96x56-k7-*'")
     parser.add_argument("--threads", nargs="+", type=int, default=[1], metavar="N", help="default: 1")
-    parser.add_argument("--quick", action="store_true", help="a few small cells")
+    if grid == "taps":
+        parser.add_argument("--quick", action="store_const", const="quick", dest="grid", help="a few small cells")
     parser.add_argument("--split", action="store_true", help="each gradient of the backward pass alone, too")
     parser.add_argument("--isa", default="", help="instruction path of the forced operations (default: the best)")
     parser.add_argument("--cap", type=float, default=Policy.cap, metavar="S", help="seconds for a pass of a cell")
@@ -42,27 +44,29 @@ def run(options: Namespace) -> dict[str, Any]:
         DataError: the file cannot be written; raised before any work.
         ValueError: no cell has such a name.
     """
-    cells = choose(options.cells, options.quick)
+    cells = choose(options.grid, options.cells)
     if not cells:
-        raise ValueError(f"taps: --cells: got {options.cells}, expected patterns that match, such as '8x96x56-k7-*'")
+        raise ValueError(f"--cells: got {options.cells}, expected patterns that match, such as '8x96x56-k7-*'")
     writable_folder(options.json.absolute().parent)
     passes = [*PASSES, *(name for name in MASKS if options.split and name not in PASSES)]
+    plan = {cell: {name: names(cell, name, options.grid) for name in passes} for cell in cells}
     policy = Policy(cap=options.cap)
     results: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "grid": options.grid,
         "machine": _machine(),
         "isa": options.isa,
         "policy": asdict(policy),
         "runs": [],
     }
     for threads in options.threads:
-        results["runs"].append(_run(cells, passes, threads, options.isa, policy))
+        results["runs"].append(_run(plan, threads, options.isa, policy))
     with whole_file(options.json) as path:
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results
 
 
-def _run(cells: list[Cell], passes: list[str], threads: int, isa: str, policy: Policy) -> dict[str, Any]:
+def _run(plan: dict[Cell, dict[str, list[str]]], threads: int, isa: str, policy: Policy) -> dict[str, Any]:
     start = time.perf_counter()
     session = Session(threads, isa)
     found = []
@@ -76,13 +80,13 @@ def _run(cells: list[Cell], passes: list[str], threads: int, isa: str, policy: P
             console=Console(stderr=True), auto_refresh=False,
         )  # fmt: skip
         with bar:
-            task = bar.add_task("", total=len(cells))
-            for cell in cells:
+            task = bar.add_task("", total=len(plan))
+            for cell, passes in plan.items():
                 bar.update(task, description=cell.name, refresh=True)
                 session.enter(cell)
                 entry: dict[str, Any] = {"name": cell.name, **asdict(cell)}
-                for name in passes:
-                    entry[name] = measure_pass(session, name, names(cell, name), policy)
+                for name, who in passes.items():
+                    entry[name] = measure_pass(session, name, who, policy)
                 found.append(entry)
                 bar.update(task, advance=1, refresh=True)
                 if not bar.console.is_terminal:
@@ -105,7 +109,7 @@ def _run(cells: list[Cell], passes: list[str], threads: int, isa: str, policy: P
 
 def _limits(session: Session) -> dict[str, Any]:
     session.enter(None)
-    return measure_pass(session, "machine", names(None, "machine"), Policy(counted=11, few=11))
+    return measure_pass(session, "machine", names(None, "machine", ""), Policy(counted=11, few=11))
 
 
 def _rate(limits: list[dict[str, Any]], who: str, work: float) -> float | None:
