@@ -90,7 +90,7 @@ class Competitors:
 
     def _forced(self, cell: Cell, pass_: str, dilation: int) -> Call:
         ops = operations()
-        forward, weight_gradient = ops.tap_conv.default, ops.tap_conv_weight.default
+        forward, weight_gradient = _bare(ops.tap_conv.default), _bare(ops.tap_conv_weight.default)
         steps = torch.arange(cell.kernel, dtype=torch.int32) * dilation - dilation * (cell.kernel - 1) // 2
         offsets = torch.cartesian_prod(*[steps] * cell.ndim).reshape(-1, cell.ndim).contiguous()
         negated = (-offsets).contiguous()
@@ -138,6 +138,16 @@ class Competitors:
         return lambda: backward(
             grad, input, weight, None, strides, paddings, dilations, False, zeros, groups, mask
         )  # fmt: skip
+
+
+def _bare(operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return the operation as `atrous` itself calls it: below the derivative that is registered for compilers."""
+
+    def call(*arguments: Any) -> torch.Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation(*arguments)
+
+    return call
 
 
 def _functional(ndim: int, own: bool = False) -> Callable[..., torch.Tensor]:
