@@ -8,6 +8,8 @@ namespace {
 
 // What a tile aims at: a part of the second-level cache. A tile of the least size below always fits the scratch.
 constexpr int64_t kTargetFloats = 96 * 1024, kLeastSteps = 16, kMostColumns = 2048;
+// In place a tile costs no scratch, but its plan grows with it.
+constexpr int64_t kMostInPlace = 256 * 1024, kMostColumnsInPlace = 16 * 1024;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -54,6 +56,9 @@ Cut choose_cut(const Plan& plan, const Layout& layout, int64_t height, int64_t c
   const int64_t lines = std::min(plan.step, height), steps = ceil_div(height, plan.step);
   Cut cut{lines, steps, columns};
   const auto floats = [&] { return tile_floats(plan, layout, cut.lines, cut.steps); };
+  const auto outputs = [&] { return cut.lines * cut.steps * cut.columns; };
+  while (layout.in_place && outputs() > kMostInPlace && cut.lines > 1) cut.lines = ceil_div(cut.lines, 2);
+  while (layout.in_place && outputs() > kMostInPlace && cut.steps > kLeastSteps) cut.steps = ceil_div(cut.steps, 2);
   while (floats() > kTargetFloats && cut.steps > std::max(8 * plan.reach, kLeastSteps))
     cut.steps = ceil_div(cut.steps, 2);
   if (floats() > kTargetFloats) cut.steps = steps;
@@ -106,7 +111,7 @@ Schedule make_schedule(const Problem& problem, int64_t o, const Kernels& kernels
     layout.row_phase = phase;
     const int64_t apart = plan.step * ys.stride * problem.axis[2].in;
     layout.in_place = kernels.masks && reads_in_place(problem, xs, apart);
-    const int64_t columns = layout.in_place ? width : std::min(width, kMostColumns);
+    const int64_t columns = std::min(width, layout.in_place ? kMostColumnsInPlace : kMostColumns);
     place_columns(plan, kernels.lanes, columns, columns == width, layout);
     if (layout.in_place) layout.pitch = apart;
     const Cut cut = choose_cut(plan, layout, height, columns, ceil_div(parts, ys.upsample));
