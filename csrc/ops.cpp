@@ -51,8 +51,9 @@ Problem problem(const char* op, const Tensor& input, const Tensor& offsets, int6
   p.out_channels = out_channels / groups;
   p.axes = static_cast<int>(axes);
   for (size_t a = 0; a < n; ++a) {
-    STD_TORCH_CHECK(stride[a] > 0 && upsample[a] > 0 && out[a] >= 0, op,
-                    ": expected a positive stride and upsample and no negative output_size");
+    STD_TORCH_CHECK(stride[a] > 0 && stride[a] <= INT32_MAX && upsample[a] > 0 && upsample[a] <= INT32_MAX, op,
+                    ": expected a stride and upsample of 1 to 2^31 - 1");
+    STD_TORCH_CHECK(out[a] >= 0, op, ": expected no negative output_size");
     STD_TORCH_CHECK(input.size(static_cast<int64_t>(a) + 2) <= INT32_MAX && out[a] <= INT32_MAX, op,
                     ": expected axes of less than 2^31 pixels");
     p.axis[3 - n + a] = {input.size(static_cast<int64_t>(a) + 2), out[a], stride[a], upsample[a]};

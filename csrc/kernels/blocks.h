@@ -78,7 +78,8 @@ struct Kernels {
                 int64_t columns);
 };
 
-// Null where the build or the processor lacks it.
+// Null where the build lacks it. The processor is asked by the caller, `find_kernels`: these functions may already hold
+// instructions of their set.
 const Kernels* kernels_avx512();
 const Kernels* kernels_avx2();
 const Kernels* kernels_portable();

@@ -51,10 +51,16 @@ void run_tile(const Call& call, const Schedule& schedule, const Tile& tile, cons
 }  // namespace
 
 const Kernels* find_kernels(const char* isa) {
+#if defined(__x86_64__)
+  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+#else
+  static const bool avx2 = false, avx512 = false;
+#endif
   const std::string_view name(isa);
   const Kernels* found = nullptr;
-  if (name == "avx512" || name.empty()) found = kernels_avx512();
-  if (name == "avx2" || (name.empty() && !found)) found = kernels_avx2();
+  if (avx512 && (name == "avx512" || name.empty())) found = kernels_avx512();
+  if (avx2 && (name == "avx2" || (name.empty() && !found))) found = kernels_avx2();
   if (name == "portable" || (name.empty() && !found)) found = kernels_portable();
   return found;
 }
