@@ -10,7 +10,7 @@ PYTHON_CODE := src tests docs csrc benchmarks
 .PHONY: help install demo test sanitize bench check docs
 
 help:
-	@echo "make install   set up .venv with every extra but triton"
+	@echo "make install   set up .venv with every extra"
 	@echo "make demo      train, compare and segment; writes demo/report.html (SEED=n)"
 	@echo "make test      the whole test suite"
 	@echo "make sanitize  the kernels under the address and undefined-behaviour sanitizers"

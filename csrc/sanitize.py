@@ -86,5 +86,23 @@ def random_cases() -> list[str]:
     return lines
 
 
+def large_cases() -> list[str]:
+    """Images cut into tiles, and taps so far apart that their sources are worked off in batches."""
+    lines = []
+    for size, reach, step in (((5000,), 2500, 1), ((40000,), 9000, 2), ((3, 2100), 1500, 1), ((600, 608), 40, 2)):
+        ndim = len(size)
+        for stride, upsample in ((1, 1), (step, 1), (1, step)):
+            grid = [torch.arange(-1, 2) * min(reach, n // 2) for n in size]
+            offsets = torch.cartesian_prod(*grid).reshape(-1, ndim)
+            out = [(n - 1) * upsample // stride + 1 for n in size]
+            name = f"large-{'x'.join(map(str, size))}-s{stride}-u{upsample}"
+            taps = (2, 1, len(offsets))
+            lines.append(line(name, (1, 2, *size), taps, offsets, out, (stride,) * ndim, (upsample,) * ndim, True))
+    draw = torch.Generator().manual_seed(0)
+    scattered = torch.randint(-3000, 3001, (2, 1, 400, 1), generator=draw)
+    lines.append(line("scattered", (1, 2, 7000), (2, 1, 400), scattered, (7000,), (1,), (1,), False))
+    return lines
+
+
 if __name__ == "__main__":
-    print("\n".join(tap_cases() + conv_cases() + random_cases()))
+    print("\n".join(tap_cases() + conv_cases() + random_cases() + large_cases()))
