@@ -1,6 +1,6 @@
 // The blocks, written once for every instruction set S: S::V is a vector of S::L floats, S::kSlot what an accumulator
-// takes in memory. Included by one file per set,
-// each compiled with its own flags; nothing here may be shared between them, hence the unnamed namespace.
+// takes in memory. Included by one file per set, each compiled with its own flags; nothing here may be shared between
+// them, hence the unnamed namespace.
 #pragma once
 
 #include "blocks.h"

@@ -13,6 +13,9 @@
 
 namespace atrous {
 
+// Rounded up, for any a and a positive b.
+inline int64_t ceil_div(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : -(-a / b); }
+
 // A part of the input planes that some taps read: rows dealt by (line, step), columns side by side.
 struct Window {
   int64_t channel;  // of the group

@@ -11,7 +11,6 @@ constexpr int64_t kTargetFloats = 96 * 1024, kLeastSteps = 16, kMostColumns = 20
 // In place a tile costs no scratch, but its plan grows with it.
 constexpr int64_t kMostInPlace = 256 * 1024, kMostColumnsInPlace = 16 * 1024;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 struct Cut {

@@ -27,8 +27,6 @@ float* thread_scratch() {
   return scratch.get();
 }
 
-int64_t ceil_div(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : -(-a / b); }
-
 // The bits of [begin, end), as far as a word has them.
 uint64_t bits(int64_t begin, int64_t end) {
   begin = std::clamp<int64_t>(begin, 0, 31);

@@ -13,8 +13,6 @@ constexpr int64_t kGrain = 128 * 1024;
 // Tiles or chunks wanted in all.
 constexpr int64_t kParts = 32;
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // 0 * x is 0 unless x is infinite or not a number.
 inline bool all_finite(const float* values, int64_t count) {
   float sum = 0;
