@@ -1,5 +1,7 @@
 // Runs the cases that `sanitize.py` prints on buffers of their exact size, under the address and undefined-behaviour
-// sanitizers, on every instruction set of this processor, and compares with the definition.
+// sanitizers, on every instruction set of this processor, and compares with the definition; cut as threads would cut
+// the work, it must give the same bits.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -37,6 +39,20 @@ bool close(const Buffer& result, const Buffer& expected) {
   return true;
 }
 
+bool same(const Buffer& a, const Buffer& b) { return std::equal(a.data.get(), a.data.get() + a.size, b.data.get()); }
+
+void in_one(int64_t items, int64_t, const atrous::Body& body) {
+  if (items > 0) body(0, items);
+}
+
+// Three cuts, as far as the grain allows; the last one first.
+void in_three(int64_t items, int64_t grain, const atrous::Body& body) {
+  const int64_t size = std::max(grain, (items + 2) / 3);
+  for (int64_t begin = (items - 1) / size * size; begin >= 0 && items > 0; begin -= size) {
+    body(begin, std::min(begin + size, items));
+  }
+}
+
 // One line: name batch groups in_channels out_channels taps axes per_pair bias, (in out stride upsample) of three axes,
 // offsets.
 bool run(std::istringstream& line, std::string& name) {
@@ -57,16 +73,19 @@ bool run(std::istringstream& line, std::string& name) {
     atrous::exact::tap_conv(p, o, input.data.get(), weight.data.get(), b, output.data.get());
     atrous::exact::tap_conv_weight(p, o, grad.data.get(), input.data.get(), weight_grad.data.get());
   }
-  const atrous::Parallel serial = [](int64_t items, int64_t, const atrous::Body& body) {
-    if (items > 0) body(0, items);
-  };
   bool good = true;
   for (const char* isa : {"portable", "avx2", "avx512"}) {
     const atrous::Kernels* kernels = atrous::find_kernels(isa);
     if (!kernels) continue;
-    Buffer y(output.size), w(weight_grad.size);
-    atrous::tap_conv(p, input.data.get(), weight.data.get(), b, y.data.get(), *kernels, serial);
-    atrous::tap_conv_weight(p, grad.data.get(), input.data.get(), w.data.get(), *kernels, serial);
+    Buffer y(output.size), w(weight_grad.size), y_cut(output.size), w_cut(weight_grad.size);
+    atrous::tap_conv(p, input.data.get(), weight.data.get(), b, y.data.get(), *kernels, in_one);
+    atrous::tap_conv(p, input.data.get(), weight.data.get(), b, y_cut.data.get(), *kernels, in_three);
+    atrous::tap_conv_weight(p, grad.data.get(), input.data.get(), w.data.get(), *kernels, in_one);
+    atrous::tap_conv_weight(p, grad.data.get(), input.data.get(), w_cut.data.get(), *kernels, in_three);
+    if (!same(y, y_cut) || !same(w, w_cut)) {
+      std::fprintf(stderr, "%s: other bits when cut on %s\n", name.c_str(), isa);
+      good = false;
+    }
     if (!close(y, output) || !close(w, weight_grad)) {
       std::fprintf(stderr, "%s: wrong on %s\n", name.c_str(), isa);
       good = false;

@@ -1,6 +1,6 @@
 // The blocks, written once for every instruction set S: S::V is a vector of S::L floats, S::kSlot what an accumulator
-// takes in memory. Included by one file per set, each compiled with its own flags; nothing here may be shared between
-// them, hence the unnamed namespace.
+// takes in memory, S::kStep the distance between the floats of a source that count. Included by one file per set, each
+// compiled with its own flags; nothing here may be shared between them, hence the unnamed namespace.
 #pragma once
 
 #include "blocks.h"
@@ -12,14 +12,14 @@ namespace {
 #define ATROUS_INLINE inline __attribute__((always_inline))
 
 ATROUS_INLINE void fetch(Stretches& next, int64_t lines) {
-  for (; lines > 0 && next.count > 0; --lines) {
-    __builtin_prefetch(next.at + next.done, 0, 2);
-    next.done += 16;
-    if (next.done >= next.floats) {
-      next.done = 0;
-      next.at += next.apart;
-      --next.count;
-    }
+  if (next.count == 0) return;
+  const int64_t end = next.done + lines < next.lines ? next.done + lines : next.lines;
+  for (int64_t line = next.done; line < end; ++line) __builtin_prefetch(next.at + 16 * line, 0, 2);
+  next.done = end;
+  if (end == next.lines) {
+    next.done = 0;
+    next.at += next.apart;
+    --next.count;
   }
 }
 
@@ -43,7 +43,7 @@ ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], 
     ATROUS_UNROLL for (int m = 0; m < ROWS; ++m, x += pitch) {
       if (!(rows >> (l * ROWS + m) & 1)) continue;
       ATROUS_UNROLL for (int v = 0; v < V; ++v) {
-        auto value = S::load(x + v * S::L, lanes[v]);
+        auto value = S::load(x + v * S::L * S::kStep, lanes[v]);
         S::pin(value);
         use(l, m, v, value);
       }
@@ -55,7 +55,7 @@ ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], 
 template <class S, int V, class Use>
 ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use) {
   const int64_t first = -(block.column + V * S::L), last = span.width - block.column;
-  const float* const at = block.source + span.at + block.column;
+  const float* const at = block.source + span.at + block.column * S::kStep;
   for (const Run *run = span.runs, *end = run + span.count; run != end; ++run) {
     if (run->dx <= first || run->dx >= last) continue;
     typename S::Mask lanes[V];
@@ -66,16 +66,38 @@ ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use
       ATROUS_UNROLL for (int v = 0; v < V; ++v) lanes[v] =
           S::between(-column - v * S::L, span.width - column - v * S::L);
     }
-    use(at + run->dx, lanes, run->packed);
+    use(at + run->dx * S::kStep, lanes, run->packed);
     fetch(block.ahead->reads, block.ahead->lines_per_run);
     fetch(block.ahead->writes, block.ahead->lines_per_run);
   }
 }
 
-// A lines of R rows of V vectors, by runs of N taps.
-template <class S, int A, int R, int V, int N>
+// Calls use(span, N) for each span, N being its height as a constant: runs are of 1, 2, 3, 4, 5 or 7 taps.
+template <int N>
+struct Height {
+  static constexpr int kTaps = N;
+};
+
+template <class Use>
+ATROUS_INLINE void each_span(const Block& block, const Use& use) {
+  const Span* span = block.spans;
+  const auto all_of = [&](auto height) __attribute__((always_inline)) {
+    for (; span != block.end && span->height == height.kTaps; ++span) use(*span, height);
+  };
+  all_of(Height<7>());
+  all_of(Height<5>());
+  all_of(Height<4>());
+  all_of(Height<3>());
+  all_of(Height<2>());
+  all_of(Height<1>());
+}
+
+// A lines of R rows of V vectors.
+template <class S, int A, int R, int V>
 void conv_block(const Block& block, const float* weights, const float* bias, float* y, int64_t y_pitch) {
   const int64_t pitch = block.pitch;
+  typename S::First valid[V];
+  ATROUS_UNROLL for (int v = 0; v < V; ++v) valid[v] = S::first(block.valid - v * S::L);
   typename S::V sum[A * R][V];
   const auto start = S::set(bias ? *bias : 0.0f);
   ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = start;
@@ -83,11 +105,11 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
     ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
       if (!(block.stored >> i & 1)) continue;
       const float* const row = y + i / R * block.apart + i % R * y_pitch;
-      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::load_first(row + v * S::L, block.valid - v * S::L);
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::load_first(row + v * S::L, valid[v]);
     }
   }
-  for (int64_t s = 0; s < block.count; ++s) {
-    const Span& span = block.spans[s];
+  each_span(block, [&](const Span& span, auto height) __attribute__((always_inline)) {
+    constexpr int N = decltype(height)::kTaps;
     each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       typename S::V w[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) w[n] = S::set(weights[packed + n]);
@@ -99,26 +121,28 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
                                      }
                                    });
     });
-  }
+  });
   ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
     if (!(block.stored >> i & 1)) continue;
     float* const row = y + i / R * block.apart + i % R * y_pitch;
-    ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store(row + v * S::L, block.valid - v * S::L, sum[i][v]);
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store_first(row + v * S::L, valid[v], sum[i][v]);
   }
 }
 
-template <class S, int A, int R, int V, int N>
+template <class S, int A, int R, int V>
 void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators) {
   const int64_t pitch = block.pitch;
+  typename S::First valid[V];
+  ATROUS_UNROLL for (int v = 0; v < V; ++v) valid[v] = S::first(block.valid - v * S::L);
   typename S::V g[A * R][V];
   ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::set(0.0f);
   ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
     if (!(block.stored >> i & 1)) continue;
     const float* const row = grad + i / R * block.apart + i % R * grad_pitch;
-    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::load_first(row + v * S::L, block.valid - v * S::L);
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::load_first(row + v * S::L, valid[v]);
   }
-  for (int64_t s = 0; s < block.count; ++s) {
-    const Span& span = block.spans[s];
+  each_span(block, [&](const Span& span, auto height) __attribute__((always_inline)) {
+    constexpr int N = decltype(height)::kTaps;
     each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       float* const total = accumulators + packed * S::kSlot;
       typename S::V sum[N];
@@ -131,7 +155,7 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
                                    });
       ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * S::kSlot, sum[n]);
     });
-  }
+  });
 }
 
 // Rows of `columns` floats, `stride` apart, to rows that lie side by side.
@@ -143,10 +167,10 @@ void copy_rows(const float* from, int64_t from_pitch, int64_t stride, float* to,
   for (int64_t row = 0; row < rows; ++row, from += from_pitch, to += to_pitch) {
     if (stride == 1) {
       for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load(from + i));
-      if (rest) S::store(to + whole, rest, S::load_first(from + whole, rest));
+      if (rest) S::store_first(to + whole, S::first(rest), S::load_first(from + whole, S::first(rest)));
     } else if (stride == 2) {
       for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load_even(from + 2 * i, 2 * S::L));
-      S::store(to + whole, rest, S::load_even(from + 2 * whole, 2 * rest - 1));
+      S::store_first(to + whole, S::first(rest), S::load_even(from + 2 * whole, 2 * rest - 1));
     } else {
       for (int64_t i = 0; i < columns; ++i) to[i] = from[stride * i];
     }
@@ -166,45 +190,37 @@ void weave_rows(const float* even, const float* odd, int64_t from_pitch, float* 
 
 template <class S>
 float sum_of_lanes(const float* lanes) {
-  float total = 0;
-  for (int i = 0; i < S::kSlot; ++i) total += lanes[i];
-  return total;
+  float sums[S::kSlot];
+  for (int i = 0; i < S::kSlot; ++i) sums[i] = lanes[i];
+  ATROUS_UNROLL for (int half = S::kSlot / 2; half > 0; half /= 2) {
+    ATROUS_UNROLL for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+  }
+  return sums[0];
 }
 
 template <class S, int V, int... R>
 void add_conv(Kernels& kernels) {
-  ((kernels.conv[1][V][R] = conv_block<S, 1, R, V, 1>, kernels.conv[2][V][R] = conv_block<S, 1, R, V, 2>,
-    kernels.conv[3][V][R] = conv_block<S, 1, R, V, 3>, kernels.conv[4][V][R] = conv_block<S, 1, R, V, 4>,
-    kernels.conv[5][V][R] = conv_block<S, 1, R, V, 5>, kernels.conv[7][V][R] = conv_block<S, 1, R, V, 7>),
-   ...);
+  ((kernels.conv[V][R] = conv_block<S, 1, R, V>), ...);
 }
 
 template <class S, int V, int... R>
 void add_grad(Kernels& kernels) {
-  ((kernels.grad[1][V][R] = grad_block<S, 1, R, V, 1>, kernels.grad[2][V][R] = grad_block<S, 1, R, V, 2>,
-    kernels.grad[3][V][R] = grad_block<S, 1, R, V, 3>, kernels.grad[4][V][R] = grad_block<S, 1, R, V, 4>,
-    kernels.grad[5][V][R] = grad_block<S, 1, R, V, 5>, kernels.grad[7][V][R] = grad_block<S, 1, R, V, 7>),
-   ...);
+  ((kernels.grad[V][R] = grad_block<S, 1, R, V>), ...);
 }
 
-template <class S, int... N>
+template <class S, int A, int R>
 void add_lines(Kernels& kernels) {
-  ((kernels.conv_lines[N][2] = conv_block<S, 2, kRowsOfTwo, 1, N>,
-    kernels.conv_lines[N][4] = conv_block<S, 4, kRowsOfFour, 1, N>,
-    kernels.grad_lines[N][2] = grad_block<S, 2, kRowsOfTwo, 1, N>,
-    kernels.grad_lines[N][4] = grad_block<S, 4, kRowsOfFour, 1, N>),
-   ...);
+  kernels.line_rows[A] = R;
+  kernels.conv_lines[A] = conv_block<S, A, R, 1>;
+  kernels.grad_lines[A] = grad_block<S, A, R, 1>;
 }
 
 template <class S>
-Kernels common() {
-  Kernels kernels{};
+void add_rows(Kernels& kernels) {
   kernels.lanes = S::L;
-  kernels.masks = S::kMasks;
   kernels.sum = sum_of_lanes<S>;
   kernels.copy = copy_rows<S>;
   kernels.weave = weave_rows<S>;
-  return kernels;
 }
 
 }  // namespace

@@ -3,6 +3,15 @@
 
 #include <cstdint>
 
+// Whether the address sanitizer is on: it does not look into masked loads and stores, so those are done float by float.
+#if defined(__SANITIZE_ADDRESS__)
+#define ATROUS_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ATROUS_ASAN 1
+#endif
+#endif
+
 namespace atrous {
 
 // Taps above one another: `at + dx` is where their first one reads for the block's first output; their weights (or
@@ -13,18 +22,20 @@ struct Run {
 
 // Runs of one height that share a window and their first row.
 struct Span {
-  int64_t at;     // from Block::source: the row of the first tap, at column 0 of the source
-  int64_t apart;  // from a line to the next
-  uint64_t rows;  // bit l * (block's rows + taps - 1) + m: row m of line l is inside the image; no other is read
-  int32_t count;
+  int64_t at;       // from Block::source: the row of the first tap, at column 0 of the source
+  int64_t apart;    // from a line to the next
+  uint64_t rows;    // bit l * (block's rows + taps - 1) + m: row m of line l is inside the image; no other is read
+  int32_t count;    // of runs
+  int32_t height;   // taps of each
   int64_t width;    // columns of the source
   const Run* runs;  // sorted by dx
 };
 
-// Memory that will be wanted after the block at hand: `count` stretches of `floats`, `apart` from one another.
+// Memory that will be wanted after the block at hand: `count` stretches of `lines` cache lines, `apart` floats from one
+// another; `done` lines of the first one are on their way.
 struct Stretches {
   const float* at = nullptr;
-  int64_t floats = 0, apart = 0, count = 0, done = 0;
+  int64_t lines = 0, apart = 0, count = 0, done = 0;
 };
 
 // What is read and what is written next is fetched a few lines per run, while the block at hand computes: stores that
@@ -38,10 +49,9 @@ struct Ahead {
 // from column `column` on.
 struct Block {
   const float* source;
-  const Span* spans;
-  int64_t count;
-  int64_t pitch;  // between rows of the sources
-  bool margins;   // zeros lie beside the image; else nothing there may be read
+  const Span *spans, *end;  // by height, the tallest first
+  int64_t pitch;            // between rows of the sources
+  bool margins;             // zeros lie beside the image; else nothing there may be read
   int64_t column;
   int64_t valid;
   int64_t apart;    // between lines of the outputs
@@ -54,23 +64,22 @@ using ConvBlock = void (*)(const Block& block, const float* weights, const float
 // accumulators += gradient times shifted input, lane by lane.
 using GradBlock = void (*)(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators);
 
-constexpr int kHeights = 7;   // runs are of 1, 2, 3, 4, 5 or 7 taps
 constexpr int kMaxRows = 16;  // rows of the tallest block
 constexpr int kMaxVectors = 8;
-constexpr int kMaxLines = 4;
-// The rows of each line in a block of two or four.
-constexpr int kRowsOfTwo = 8, kRowsOfFour = 4;
+constexpr int kMaxLines = 8;
 
 // One instruction set. A null entry is not compiled: the registers would not hold it.
 struct Kernels {
   int lanes;
   bool masks;  // loads can leave lanes out for nothing, so blocks without margins run too
-  ConvBlock conv[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
-  GradBlock grad[kHeights + 1][kMaxVectors + 1][kMaxRows + 1];
-  // Blocks of several lines and one vector, for lines of few rows: [taps][lines].
-  ConvBlock conv_lines[kHeights + 1][kMaxLines + 1];
-  GradBlock grad_lines[kHeights + 1][kMaxLines + 1];
-  const Kernels* half;  // blocks of single vectors half as wide, or null
+  ConvBlock conv[kMaxVectors + 1][kMaxRows + 1];
+  GradBlock grad[kMaxVectors + 1][kMaxRows + 1];
+  // Blocks of 2, 4 or 8 lines and one vector, for lines of at most `line_rows` rows; 0 where there is none.
+  int line_rows[kMaxLines + 1];
+  ConvBlock conv_lines[kMaxLines + 1];
+  GradBlock grad_lines[kMaxLines + 1];
+  const Kernels* half;    // blocks of single vectors half as wide, or null
+  const Kernels* second;  // blocks of single vectors that read every second column of their sources, or null
   float (*sum)(const float* lanes);
   void (*copy)(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
                int64_t columns);

@@ -10,25 +10,44 @@ namespace {
 struct Avx2 {
   using V = __m256;
   static constexpr int L = 8;
-  static __m256i mask(int64_t n) {
-    const int limit = n >= L ? L : static_cast<int>(n);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(limit), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-  }
   static constexpr int kSlot = L;
-  static constexpr bool kMasks = false;
+  static constexpr int kStep = 1;
   struct Mask {};
   static Mask all() { return {}; }
   static Mask between(int64_t, int64_t) { return {}; }
   static V set(float value) { return _mm256_set1_ps(value); }
   static V load(const float* at) { return _mm256_loadu_ps(at); }
   static V load(const float* at, Mask) { return load(at); }
-  static V load_first(const float* at, int64_t n) {
-    return n >= L ? load(at) : n <= 0 ? set(0) : _mm256_maskload_ps(at, mask(n));
+  using First = int64_t;
+  static First first(int64_t n) { return n; }
+  static V load_first(const float* at, First n) {
+    if (n >= L) return load(at);
+    V value = set(0);
+#if defined(ATROUS_ASAN)
+    for (int i = 0; i < n; ++i) value[i] = at[i];
+#else
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    if (n > 0) value = _mm256_maskload_ps(at, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lanes));
+#endif
+    return value;
   }
   static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
-  static void store(float* at, int64_t n, V value) {
+  // In pieces: a masked store takes some processors as long as ten whole ones.
+  static void store_first(float* at, First n, V value) {
     if (n >= L) return store(at, value);
-    if (n > 0) _mm256_maskstore_ps(at, mask(n), value);
+    if (n <= 0) return;
+    __m128 part = _mm256_castps256_ps128(value);
+    if (n & 4) {
+      _mm_storeu_ps(at, part);
+      part = _mm256_extractf128_ps(value, 1);
+      at += 4;
+    }
+    if (n & 2) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(at), part);
+      part = _mm_movehl_ps(part, part);
+      at += 2;
+    }
+    if (n & 1) _mm_store_ss(at, part);
   }
   // Every second of n floats.
   static V load_even(const float* at, int64_t n) {
@@ -38,8 +57,8 @@ struct Avx2 {
   // The first n floats of a0 b0 a1 b1 ...
   static void store_woven(float* at, int64_t n, V a, V b) {
     const V low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
-    store(at, n, _mm256_permute2f128_ps(low, high, 0x20));
-    store(at + L, n - L, _mm256_permute2f128_ps(low, high, 0x31));
+    store_first(at, n, _mm256_permute2f128_ps(low, high, 0x20));
+    store_first(at + L, n - L, _mm256_permute2f128_ps(low, high, 0x31));
   }
   // Keeps the compiler from loading the value anew for each multiplication.
   static void pin(V& value) { asm("" : "+x"(value)); }
@@ -50,13 +69,16 @@ struct Avx2 {
 
 const Kernels* kernels_avx2() {
   static const Kernels kernels = [] {
-    Kernels k = common<Avx2>();
+    Kernels k{};
+    add_rows<Avx2>(k);
     add_conv<Avx2, 1, 1, 2, 4, 6, 8>(k);
     add_conv<Avx2, 2, 1, 2, 4>(k);
     add_conv<Avx2, 4, 1, 2>(k);
     add_grad<Avx2, 1, 1, 2, 4, 8>(k);
     add_grad<Avx2, 2, 1, 2, 4>(k);
     add_grad<Avx2, 4, 1>(k);
+    add_lines<Avx2, 2, 4>(k);
+    add_lines<Avx2, 4, 2>(k);
     return k;
   }();
   return &kernels;

@@ -9,21 +9,23 @@ struct Portable {
   typedef float Unaligned __attribute__((vector_size(16), aligned(4), may_alias));
   static constexpr int L = 4;
   static constexpr int kSlot = L;
-  static constexpr bool kMasks = false;
+  static constexpr int kStep = 1;
   struct Mask {};
   static Mask all() { return {}; }
   static Mask between(int64_t, int64_t) { return {}; }
   static V set(float value) { return V{value, value, value, value}; }
   static V load(const float* at) { return *reinterpret_cast<const Unaligned*>(at); }
   static V load(const float* at, Mask) { return load(at); }
-  static V load_first(const float* at, int64_t n) {
+  using First = int64_t;
+  static First first(int64_t n) { return n; }
+  static V load_first(const float* at, First n) {
     if (n >= L) return load(at);
     V value = set(0);
     for (int64_t i = 0; i < n; ++i) value[i] = at[i];
     return value;
   }
   static void store(float* at, V value) { *reinterpret_cast<Unaligned*>(at) = value; }
-  static void store(float* at, int64_t n, V value) {
+  static void store_first(float* at, First n, V value) {
     if (n >= L) return store(at, value);
     for (int64_t i = 0; i < n; ++i) at[i] = value[i];
   }
@@ -45,7 +47,8 @@ struct Portable {
 
 const Kernels* kernels_portable() {
   static const Kernels kernels = [] {
-    Kernels k = common<Portable>();
+    Kernels k{};
+    add_rows<Portable>(k);
     add_conv<Portable, 1, 1, 2, 4, 8>(k);
     add_conv<Portable, 2, 1, 2, 4>(k);
     add_conv<Portable, 4, 1>(k);

@@ -10,7 +10,6 @@ namespace {
 
 // Windows no larger than this keep any tap list within the scratch. The one in the middle is centred on no offset.
 constexpr int64_t kChain = 32, kColumns = 2048;
-constexpr int64_t kShortLine = 3, kNarrow = 16;
 
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 
@@ -124,8 +123,6 @@ Plan make_plan(const Problem& problem, int64_t o, int64_t row_phase) {
   const std::vector<Tap> taps = visible_taps(problem, o, row_phase, ys, xs);
   Plan plan;
   plan.step = common_step(taps);
-  // Where a line has few rows, long runs gain nothing: every block would be a stub. Narrow planes put lines together.
-  if (xs.outputs(0) > kNarrow && ys.outputs(row_phase) < kShortLine * plan.step) plan.step = 1;
   const std::vector<Placed> runs = place_runs(taps, plan.step);
   for (size_t i = 0; i < runs.size(); ++i) {
     const Placed& run = runs[i];

@@ -8,8 +8,8 @@ namespace {
 
 // What a tile aims at: a part of the second-level cache. A tile of the least size below always fits the scratch.
 constexpr int64_t kTargetFloats = 96 * 1024, kLeastSteps = 16, kMostColumns = 2048;
-// In place a tile costs no scratch, but its plan grows with it.
-constexpr int64_t kMostInPlace = 256 * 1024, kMostColumnsInPlace = 16 * 1024;
+// In place a tile costs no scratch, but its plan grows with it, and with the groups of taps: 56 bytes a span.
+constexpr int64_t kMostInPlace = 256 * 1024, kMostColumnsInPlace = 16 * 1024, kMostSpans = 16 * 1024;
 
 int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
@@ -36,10 +36,13 @@ void place_columns(const Plan& plan, int lanes, int64_t columns, bool whole, Lay
 }
 
 // Whether blocks may read the input where it lies: whole columns of a single plane, several rows of them, and not so
-// far apart that they share the sets of the first-level cache.
-bool reads_in_place(const Problem& problem, const Phases& columns, int64_t apart) {
-  const bool image = problem.axis[0].in == 1 && problem.axis[0].out == 1;
-  return image && columns.stride == 1 && apart % 512 != 0;
+// far apart that they share the sets of the first-level cache. Every second column costs two loads instead of one, so
+// only where copies would cost more: of several windows, each for little work.
+bool reads_in_place(const Problem& problem, const Plan& plan, const Phases& columns, const Kernels& kernels,
+                    int64_t apart) {
+  if (problem.axis[0].in > 1 || problem.axis[0].out > 1 || apart % 512 == 0) return false;
+  if (columns.stride == 2) return kernels.second && plan.windows.size() > 1 && columns.outputs(0) <= kernels.lanes;
+  return kernels.masks && columns.stride == 1;
 }
 
 int64_t tile_floats(const Plan& plan, const Layout& layout, int64_t lines, int64_t steps) {
@@ -56,11 +59,14 @@ Cut choose_cut(const Plan& plan, const Layout& layout, int64_t height, int64_t c
   Cut cut{lines, steps, columns};
   const auto floats = [&] { return tile_floats(plan, layout, cut.lines, cut.steps); };
   const auto outputs = [&] { return cut.lines * cut.steps * cut.columns; };
-  while (layout.in_place && outputs() > kMostInPlace && cut.lines > 1) cut.lines = ceil_div(cut.lines, 2);
-  while (layout.in_place && outputs() > kMostInPlace && cut.steps > kLeastSteps) cut.steps = ceil_div(cut.steps, 2);
+  const auto large_plan = [&] {
+    const int64_t spans = cut.lines * ceil_div(cut.steps, 4) * static_cast<int64_t>(plan.groups.size());
+    return (layout.in_place && outputs() > kMostInPlace) || spans > kMostSpans;
+  };
+  while (large_plan() && cut.lines > 1) cut.lines = ceil_div(cut.lines, 2);
+  while (large_plan() && cut.steps > kLeastSteps) cut.steps = ceil_div(cut.steps, 2);
   while (floats() > kTargetFloats && cut.steps > std::max(8 * plan.reach, kLeastSteps))
     cut.steps = ceil_div(cut.steps, 2);
-  if (floats() > kTargetFloats) cut.steps = steps;
   while (floats() > kTargetFloats && cut.lines > 1) cut.lines = ceil_div(cut.lines, 2);
   const int64_t least = std::min(steps, std::max(kLeastSteps, 2 * plan.reach));
   while (floats() > kTargetFloats && cut.steps > least) cut.steps = std::max(least, ceil_div(cut.steps, 2));
@@ -109,7 +115,7 @@ Schedule make_schedule(const Problem& problem, int64_t o, const Kernels& kernels
     Layout& layout = schedule.layouts.emplace_back();
     layout.row_phase = phase;
     const int64_t apart = plan.step * ys.stride * problem.axis[2].in;
-    layout.in_place = kernels.masks && reads_in_place(problem, xs, apart);
+    layout.in_place = reads_in_place(problem, plan, xs, kernels, apart);
     const int64_t columns = std::min(width, layout.in_place ? kMostColumnsInPlace : kMostColumns);
     place_columns(plan, kernels.lanes, columns, columns == width, layout);
     if (layout.in_place) layout.pitch = apart;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "work.h"
@@ -5,7 +6,7 @@
 namespace atrous {
 namespace {
 
-// Accumulators of one job: 1 MiB.
+// Accumulators of one job: 1 MiB, or those of a single output with more than 16384 channels times taps.
 constexpr int64_t kAccumulatorFloats = (1 << 20) / sizeof(float);
 
 // A job adds up one chunk of the planes for some outputs of one unit, in lanes; its sums go into `partial`.
@@ -90,7 +91,7 @@ class Call {
   const Kernels& kernels_;
   const Units all_{p};
   // So many outputs of a unit at once that their accumulators stay within bounds.
-  const int64_t together_ = std::min(all_.outputs, kAccumulatorFloats / (list * kernels_.lanes));
+  const int64_t together_ = std::clamp<int64_t>(kAccumulatorFloats / (list * kernels_.lanes), 1, all_.outputs);
   const int64_t per_unit_ = ceil_div(all_.outputs, together_);
   const int64_t parts_ = parts_of(p, all_.count* all_.outputs);
   Schedule shared_;
@@ -103,10 +104,8 @@ void tap_conv_weight(const Problem& p, const float* grad, const float* input, fl
                      const Kernels& kernels, const Parallel& parallel) {
   const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
   if (channels * list == 0) return;
-  if (p.batch * p.out_size() == 0 || list * kernels.lanes > kAccumulatorFloats) {
-    parallel(channels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t o = begin; o < end; ++o) exact::tap_conv_weight(p, o, grad, input, weight_grad);
-    });
+  if (p.batch * p.out_size() == 0) {
+    std::fill_n(weight_grad, channels * list, 0.0f);
     return;
   }
   Call call(p, grad, input, kernels);

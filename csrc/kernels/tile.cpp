@@ -6,7 +6,7 @@
 #include <memory>
 #include <new>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ATROUS_ASAN)
 #include <sanitizer/asan_interface.h>
 #else
 #define ASAN_POISON_MEMORY_REGION(begin, bytes)
@@ -114,7 +114,6 @@ int64_t TileRunner::steps_of(int64_t line) const {
 
 // Adds the spans of one column phase for outputs at `room` chain steps from `step` on, of some lines, by height.
 void TileRunner::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t room, int64_t column_phase) {
-  const size_t first_part = parts_.size();
   for (const size_t g : batch_->groups) {
     const Group& group = plan_->groups[g];
     const auto w = static_cast<size_t>(group.window);
@@ -135,28 +134,25 @@ void TileRunner::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t r
     if (!inside) continue;
     const int64_t scratch_row = (line - tile_->line) * place.rows + first - tile_->step - window.first;
     const int64_t row = (line + window.row + plan_->step * first) * rows_.stride + window.row_phase;
-    const int64_t at = layout_->in_place ? (window.channel * problem_.axis[1].in + row) * width
+    const int64_t at = layout_->in_place ? (window.channel * problem_.axis[1].in + row) * width + window.column_phase
                                          : place.offset + scratch_row * layout_->pitch - tile_->column - place.left;
     const int64_t apart = layout_->in_place ? rows_.stride * width : place.rows * layout_->pitch;
-    if (parts_.size() == first_part || parts_.back().height != group.height) {
-      parts_.push_back({group.height, spans_.size(), 0});
-    }
-    spans_.push_back({at, apart, inside, static_cast<int32_t>(group.end - group.begin), window.width,
+    spans_.push_back({at, apart, inside, static_cast<int32_t>(group.end - group.begin), group.height, window.width,
                       plan_->runs.data() + group.begin});
-    parts_.back().end = spans_.size();
   }
 }
 
-// How many lines one block takes: several where they are short and a vector wide.
+// How many lines one block takes: several where they are short.
 int64_t TileRunner::lines_together(int64_t line, int64_t vectors, int64_t phases) const {
   const int64_t left = tile_->line_end - line, steps = steps_of(line);
-  if (vectors > 1 || phases > 1 || left < 2 || !kernels_.conv_lines[1][2]) return 1;
-  return left > 2 && steps <= kRowsOfFour ? 4 : steps <= kRowsOfTwo ? 2 : 1;
+  for (int64_t lines = kMaxLines; lines > 1 && phases == 1; lines /= 2) {
+    if (steps <= kernels_.line_rows[lines] && left > lines / 2 && (lines > 2 || vectors == 1)) return lines;
+  }
+  return 1;
 }
 
 void TileRunner::plan_blocks() {
   spans_.clear();
-  parts_.clear();
   pieces_.clear();
   runs_ = 0;
   const int64_t phases = std::min(columns_.upsample, columns_.out);
@@ -169,12 +165,17 @@ void TileRunner::plan_blocks() {
       plan_lines(line, lines, phase, phase + together);
     }
   }
+  for (Piece& piece : pieces_) {
+    piece.block.spans = spans_.data() + piece.first_span;
+    piece.block.end = spans_.data() + piece.last_span;
+  }
 }
 
 void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t phase_end) {
   const auto compiled = [this](int64_t vectors, int64_t rows) {
-    return for_grad_ ? kernels_.grad[1][vectors][rows] != nullptr : kernels_.conv[1][vectors][rows] != nullptr;
+    return for_grad_ ? kernels_.grad[vectors][rows] != nullptr : kernels_.conv[vectors][rows] != nullptr;
   };
+  const Kernels& blocks = layout_->in_place && columns_.stride == 2 ? *kernels_.second : kernels_;
   const int lanes = kernels_.lanes;
   const int64_t widest = std::min(tile_->column_end, columns_.outputs(phase)) - tile_->column;
   const int64_t vectors = ceil_div(widest, lanes), rest = widest % lanes;
@@ -186,35 +187,35 @@ void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t 
     const int64_t cuts = ceil_div(end - i, tall);
     room = ceil_div(end - i, cuts);
     while (!compiled(usual, room)) ++room;
-    if (lines > 1) room = lines == 2 ? kRowsOfTwo : kRowsOfFour;
+    if (lines > 1) room = kernels_.line_rows[lines];
     uint32_t stored = 0;
     for (int64_t l = 0; l < lines; ++l) {
       stored |= static_cast<uint32_t>(bits(0, std::min(room, tile_->step + steps_of(line + l) - i))) << (l * room);
     }
-    std::vector<std::pair<size_t, size_t>> parts;
+    std::vector<std::pair<size_t, size_t>> spans;
     for (int64_t f = phase; f < phase_end; ++f) {
-      const size_t first = parts_.size();
+      const size_t first = spans_.size();
       plan_spans(line, lines, i, room, f);
-      parts.emplace_back(first, parts_.size());
+      spans.emplace_back(first, spans_.size());
     }
     const int64_t row = (line + plan_->step * i) * rows_.upsample + layout_->row_phase;
     for (int64_t v = 0, wide; v < vectors; v += wide) {
-      wide = kMaxVectors;
+      wide = lines > 1 ? 1 : kMaxVectors;
       while (wide > 1 && (v + wide > std::max(full, v + 1) || !compiled(wide, room))) wide /= 2;
       const int64_t column = tile_->column + v * lanes;
-      const Kernels* const kernels = v < full ? &kernels_ : kernels_.half;
+      const Kernels* const kernels = v < full ? &blocks : blocks.half;
       for (int64_t f = phase; f < phase_end; ++f) {
-        const auto [first, last] = parts[static_cast<size_t>(f - phase)];
+        const auto [first, last] = spans[static_cast<size_t>(f - phase)];
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
         const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * kernels->lanes);
         const Block block{
-            nullptr, nullptr, 0, layout_->pitch, !layout_->in_place, column, valid, rows_.upsample * columns_.out,
+            nullptr, nullptr, nullptr, layout_->pitch, !layout_->in_place, column, valid, rows_.upsample * columns_.out,
             stored,  &ahead_};
-        pieces_.push_back({kernels, block, row * columns_.out + column * columns_.upsample + f, static_cast<int>(lines),
-                           static_cast<int>(wide), static_cast<int>(room), first, last});
-        for (size_t p = first; p < last; ++p) {
-          for (size_t s = parts_[p].begin; s < parts_[p].end; ++s) runs_ += spans_[s].count;
-        }
+        pieces_.push_back({kernels, lines > 1 ? kernels->conv_lines[lines] : kernels->conv[wide][room],
+                           lines > 1 ? kernels->grad_lines[lines] : kernels->grad[wide][room], block,
+                           row * columns_.out + column * columns_.upsample + f, wide, std::popcount(stored), first,
+                           last});
+        for (size_t s = first; s < last; ++s) runs_ += spans_[s].count;
       }
     }
   }
@@ -228,15 +229,17 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float*
     const bool whole_rows = columns == columns_.outputs(0);
     // Of a tile that is narrower than the plane, the first line alone.
     const auto stretches = [&](int64_t width, int64_t by, int64_t column_by) {
-      return Stretches{nullptr, whole_rows ? lines * by * width : columns * column_by, step * by * width, steps, 0};
+      const int64_t floats = whole_rows ? lines * by * width : columns * column_by, apart = step * by * width;
+      if (floats == apart) return Stretches{nullptr, ceil_div(floats * steps, 16), 0, 1, 0};
+      return Stretches{nullptr, ceil_div(floats, 16), apart, steps, 0};
     };
     const int64_t row = tile.line + step * tile.step;
     expected_reads_ = stretches(problem_.axis[2].in, rows_.stride, columns_.stride);
     expected_writes_ = stretches(columns_.out, rows_.upsample, columns_.upsample);
     reads_start_ = row * rows_.stride * problem_.axis[2].in + tile.column * columns_.stride;
     writes_start_ = row * rows_.upsample * columns_.out + tile.column * columns_.upsample;
-    const int64_t most = steps * std::max(expected_reads_.floats, expected_writes_.floats);
-    ahead_.lines_per_run = most / (16 * std::max<int64_t>(runs_, 1)) + 1;
+    const auto all = [](const Stretches& s) { return s.lines * s.count; };
+    ahead_.lines_per_run = std::max(all(expected_reads_), all(expected_writes_)) / std::max<int64_t>(runs_, 1) + 1;
   }
   ahead_.reads = expected_reads_;
   ahead_.writes = expected_writes_;
@@ -244,44 +247,34 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float*
   ahead_.writes.at = output + writes_start_;
 }
 
-ConvBlock TileRunner::conv_of(const Piece& piece, int height) {
-  return piece.lines > 1 ? piece.kernels->conv_lines[height][piece.lines]
-                         : piece.kernels->conv[height][piece.vectors][piece.rows];
+void TileRunner::conv(const float* packed, const float* bias, float* y) {
+  if (columns_.upsample > 1) return conv_phases(packed, bias, y);
+  const int64_t pitch = plan_->step * rows_.upsample * columns_.out;
+  for (Piece& piece : pieces_) {
+    piece.block.source = source_;
+    piece.conv(piece.block, packed, bias, y + piece.at, pitch);
+  }
 }
 
-void TileRunner::conv(const float* packed, const float* bias, float* y) {
+// Single phases are computed aside, in whole vectors, and put together then.
+void TileRunner::conv_phases(const float* packed, const float* bias, float* y) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
   for (size_t k = 0; k < pieces_.size(); ++k) {
-    Piece& piece = pieces_[k];
-    Block& block = piece.block;
-    const int64_t room = piece.vectors * piece.kernels->lanes;
-    const int64_t rows = std::popcount(block.stored);
-    float* to = y + piece.at;
-    int64_t to_pitch = pitch;
-    if (apart > 1) {  // beside y: phases are put together below
-      aside_.resize(static_cast<size_t>(2 * kMaxRows * room));
-      to = aside_.data() + (apart == 2 ? k % 2 * kMaxRows * room : 0);
-      to_pitch = room;
-      if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, rows, block.valid);
-    }
-    const float* start = bias;
-    for (size_t p = piece.first_part; p < piece.last_part; ++p) {
-      block.source = source_;
-      block.spans = spans_.data() + parts_[p].begin;
-      block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
-      conv_of(piece, parts_[p].height)(block, packed, start, to, to_pitch);
-      start = nullptr;
-    }
-    if (start) {  // nothing but the bias
-      block.count = 0;
-      conv_of(piece, 1)(block, packed, start, to, to_pitch);
-    }
+    const Piece& piece = pieces_[k];
+    Block block = piece.block;
+    const int64_t room = piece.vectors * piece.kernels->lanes, rows = piece.rows;
+    aside_.resize(static_cast<size_t>(2 * kMaxRows * room));
+    float* const to = aside_.data() + (apart == 2 ? k % 2 * kMaxRows * room : 0);
+    if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, rows, block.valid);
+    block.source = source_;
+    block.valid = room;
+    piece.conv(block, packed, bias, to, room);
     if (apart == 2 && k % 2 == 1) {
       const Piece& even = pieces_[k - 1];
-      kernels_.weave(aside_.data(), to, room, y + even.at, pitch, rows, even.block.valid + block.valid);
+      piece.kernels->weave(aside_.data(), to, room, y + even.at, pitch, rows, even.block.valid + piece.block.valid);
     }
     for (int64_t i = 0; apart > 2 && i < rows; ++i) {
-      for (int64_t c = 0; c < block.valid; ++c) y[piece.at + i * pitch + c * apart] = to[i * room + c];
+      for (int64_t c = 0; c < piece.block.valid; ++c) y[piece.at + i * pitch + c * apart] = to[i * room + c];
     }
   }
 }
@@ -289,24 +282,15 @@ void TileRunner::conv(const float* packed, const float* bias, float* y) {
 void TileRunner::grad(const float* gradient, float* accumulators) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
   for (Piece& piece : pieces_) {
-    const int64_t room = piece.vectors * piece.kernels->lanes;
-    const int64_t rows = std::popcount(piece.block.stored);
-    const float* from = gradient + piece.at;
-    int64_t from_pitch = pitch;
-    if (apart > 1) {
+    Block& block = piece.block;
+    block.source = source_;
+    if (apart == 1) {
+      piece.grad(block, gradient + piece.at, pitch, accumulators);
+    } else {
+      const int64_t room = piece.vectors * piece.kernels->lanes;
       aside_.resize(static_cast<size_t>(kMaxRows * room));
-      kernels_.copy(from, pitch, apart, aside_.data(), room, rows, piece.block.valid);
-      from = aside_.data();
-      from_pitch = room;
-    }
-    for (size_t p = piece.first_part; p < piece.last_part; ++p) {
-      piece.block.source = source_;
-      piece.block.spans = spans_.data() + parts_[p].begin;
-      piece.block.count = static_cast<int64_t>(parts_[p].end - parts_[p].begin);
-      const int height = parts_[p].height;
-      const GradBlock run = piece.lines > 1 ? piece.kernels->grad_lines[height][piece.lines]
-                                            : piece.kernels->grad[height][piece.vectors][piece.rows];
-      run(piece.block, from, from_pitch, accumulators);
+      kernels_.copy(gradient + piece.at, pitch, apart, aside_.data(), room, piece.rows, block.valid);
+      piece.grad(block, aside_.data(), room, accumulators);
     }
   }
 }

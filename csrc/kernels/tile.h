@@ -37,21 +37,17 @@ class TileRunner {
     float* to;
     int64_t rows, columns;
   };
-  // Spans of one height.
-  struct Part {
-    int height;
-    size_t begin, end;
-  };
-  // One block of outputs, `at` floats into the plane, and the parts that make it.
+  // One block of outputs, `at` floats into the plane, and the spans that make it.
   struct Piece {
     const Kernels* kernels;
+    ConvBlock conv;
+    GradBlock grad;
     Block block;
-    int64_t at;
-    int lines, vectors, rows;  // of the compiled block
-    size_t first_part, last_part;
+    int64_t at, vectors, rows;
+    size_t first_span, last_span;
   };
 
-  static ConvBlock conv_of(const Piece& piece, int height);
+  void conv_phases(const float* packed, const float* bias, float* y);
   void plan_copies(int64_t z);
   void plan_blocks();
   int64_t lines_together(int64_t line, int64_t vectors, int64_t phases) const;
@@ -73,7 +69,6 @@ class TileRunner {
   std::vector<char> were_here_;
   std::vector<Copy> copies_;
   std::vector<Span> spans_;
-  std::vector<Part> parts_;
   std::vector<Piece> pieces_;
   std::vector<float> aside_;  // blocks of single column phases, where those take turns in memory
   int64_t runs_ = 0;          // of all pieces

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 
 #include "tile.h"
@@ -13,11 +14,12 @@ constexpr int64_t kGrain = 128 * 1024;
 // Tiles or chunks wanted in all.
 constexpr int64_t kParts = 32;
 
-// 0 * x is 0 unless x is infinite or not a number.
+// Whether no exponent is all ones; in integers, which are added up in any order.
 inline bool all_finite(const float* values, int64_t count) {
-  float sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += values[i] * 0.0f;
-  return sum == 0.0f;
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < count; ++i) bad |= (std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent;
+  return bad == 0;
 }
 
 // A unit is what shares one schedule: a group, or one output channel where every pair has its own offsets.

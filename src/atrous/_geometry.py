@@ -172,8 +172,9 @@ def integers(name: str, value: Ints, ndim: int, low: int) -> tuple[int, ...]:
         GeometryError: something else, another number of entries, or one below `low`.
     """
     entries = _per_axis(name, plain(name, value), ndim)
-    if any(entry < low for entry in entries):
-        raise GeometryError(f"{name}: got {entries}, expected integers of at least {low}")
+    for entry in entries:
+        if entry < low:
+            raise GeometryError(f"{name}: got {entries}, expected integers of at least {low}")
     return entries
 
 

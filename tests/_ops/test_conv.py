@@ -307,10 +307,10 @@ def test_other_dtypes_are_torchs(dtype):
 
 
 def test_without_the_library_torch_runs(monkeypatch):
-    monkeypatch.setattr("atrous._backends.cpu.UNAVAILABLE", "not built")
+    monkeypatch.setattr("atrous._backends.cpu.UNAVAILABLE", "nobody built it; build it")
     x, w = depthwise()
     assert backends_of(lambda: functional.conv2d(x, w, **DEPTHWISE))[0] == {"aten"}
-    with pytest.raises(BackendError, match=r"'cpu' cannot run: not built; reinstall with a C\+\+ compiler"):
+    with pytest.raises(BackendError, match="'cpu' cannot run: nobody built it; build it; leave backend=None"):
         functional.conv2d(x, w, **DEPTHWISE, backend="cpu")
 
 
@@ -320,6 +320,30 @@ def test_a_traced_function_needs_no_library():
     traced = torch.jit.trace(lambda x: functional.conv2d(x, w, **DEPTHWISE), x)
     assert "atrous::" not in str(traced.graph)
     torch.testing.assert_close(traced(x), functional.conv2d(x, w, **DEPTHWISE))
+
+
+class Subclass(torch.Tensor):
+    """A kind of tensor that this library knows nothing of."""
+
+
+def test_subclasses_are_torchs():
+    x, w = depthwise()
+    for call in ((x.as_subclass(Subclass), w), (x, w.as_subclass(Subclass))):
+        ran, output = backends_of(lambda call=call: functional.conv2d(*call, **DEPTHWISE))
+        assert ran == {"aten"}
+        torch.testing.assert_close(output.as_subclass(torch.Tensor), functional.conv2d(x, w, **DEPTHWISE))
+        with pytest.raises(BackendError, match="'cpu' is for plain tensors, got a Subclass; leave backend=None"):
+            functional.conv2d(*call, **DEPTHWISE, backend="cpu")
+    assert backends_of(lambda: functional.conv2d(x, torch.nn.Parameter(w), **DEPTHWISE))[0] == {"cpu"}
+
+
+def test_mkldnn_tensors_are_torchs():
+    x, w = depthwise()
+    output = functional.conv2d(x.to_mkldnn(), w.to_mkldnn(), groups=4)
+    torch.testing.assert_close(output.to_dense(), functional.conv2d(x, w, groups=4))
+    for call in ((x.to_mkldnn(), w), (x, w.to_mkldnn())):
+        with pytest.raises(BackendError, match=r"'cpu' is for dense tensors, got torch._mkldnn, which `to_dense\(\)`"):
+            functional.conv2d(*call, groups=4, backend="cpu")
 
 
 def test_taps_kept_between_calls_belong_to_nobody():

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from atrous import BackendError, Geometry, GeometryError, ShapeError, functional
 from atrous._backends import NAMES
@@ -197,6 +200,11 @@ def bad(ndim, *shapes, **options):
         (bad(1, (1, 3, 8), (4, 3, 3), (3,)), ShapeError, r"bias: got shape \(3,\), expected \(4,\)"),
         (bad(1, (1, 3, 8), (4, 3, 3), dilation=4), ShapeError, r"input of \(8,\) pixels.*extent \(9,\)"),
         (bad(1, (1, 3, 8), (4, 3, 3), stride=0), GeometryError, r"stride: got \(0,\), expected integers of at least 1"),
+        (
+            bad(2, (3, 8, 8), (4, 3, 3, 3), stride=(1, 2**31)),
+            GeometryError,
+            r"stride: got \(1, 2147483648\), .* at most",
+        ),
         (bad(1, (1, 3, 8), (4, 3, 3), stride=1.5), GeometryError, "stride: got 1.5, expected integers"),
         (bad(1, (1, 3, 8), (4, 3, 3), padding=-1), GeometryError, "padding: got .* at least 0"),
         (bad(1, (1, 3, 8), (4, 3, 3), padding="full"), GeometryError, "padding: got 'full', expected one of"),
@@ -230,6 +238,16 @@ def test_autocast_is_torchs(backend, dtype):
         result = functional.conv1d(x, w, dilation=2, backend=backend)
     assert result.dtype == expected.dtype
     torch.testing.assert_close(result, expected, rtol=2 * torch.finfo(expected.dtype).eps, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", ANY_DTYPE)
+def test_autocast_leaves_a_mix_that_it_does_not_convert(backend):
+    x, w, b = torch.randn(1, 2, 9), torch.randn(3, 2, 3), torch.randn(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        for tensors in ((x.double(), w, b), (x, w, b.double()), (x.to(torch.complex64), w, b)):
+            with pytest.raises(ShapeError, match=r"conv1d: got tensors of .*, expected one dtype; convert them, as"):
+                functional.conv1d(*tensors, backend=backend)
+        assert functional.conv1d(x.half(), w, b.bfloat16(), backend=backend).dtype == torch.bfloat16
 
 
 def test_integers_stay_exact_under_autocast():
@@ -266,6 +284,51 @@ def test_export_with_free_sizes(backend, mode):
     program = torch.export.export(Call(run), (x, w), dynamic_shapes=(({0: auto, 2: auto, 3: auto}, None),))
     other = torch.randn(3, 3, 17, 20)
     torch.testing.assert_close(program.module()(other, w), run(other, w))
+
+
+@pytest.mark.parametrize("channels", [1, 20], ids=["depthwise", "dense"])
+@pytest.mark.parametrize("backend", [None, *NAMES["conv"]])
+def test_a_symbolic_trace_serves_every_size(backend, channels):
+    x, w = torch.randn(2, 20, 12, 13), torch.randn(20, channels, 3, 3)
+
+    def run(x, w):
+        return functional.conv2d(x, w, None, 1, "same", 2, 20 // channels, backend=backend)
+
+    traced, other = make_fx(run, tracing_mode="symbolic")(x, w), torch.randn(3, 20, 17, 14)
+    torch.testing.assert_close(traced(other, w), run(other, w))
+
+
+@pytest.mark.parametrize("free", [None, ShapeEnv()], ids=["sizes", "free sizes"])
+def test_fake_tensors_outside_of_their_mode(free):
+    x, w = torch.randn(2, 4, 9, 9), torch.randn(4, 1, 3, 3)
+    functional.conv2d(x, w, groups=4)  # keeps its taps, which no fake tensor may meet
+    with FakeTensorMode(shape_env=free) as mode:
+        fake = [mode.from_tensor(tensor) for tensor in (x, w)]
+        assert functional.conv2d(*fake, groups=4, backend="cpu").shape[2] == 7
+    assert functional.conv2d(*fake, groups=4).shape[2] == 7
+    with pytest.raises(BackendError, match="'cpu' is for plain tensors, got a FakeTensor"):
+        functional.conv2d(*fake, groups=4, backend="cpu")
+
+
+@pytest.mark.parametrize("free", [None, ShapeEnv()], ids=["sizes", "free sizes"])
+@pytest.mark.parametrize("channels", [1, 3, 48])
+def test_a_backward_outside_of_the_mode_of_the_forward(channels, free):
+    """Whoever runs it: taps, taps after torch, or torch."""
+    tensors = [torch.randn(shape, requires_grad=True) for shape in ((2, channels, 9, 9), (48, channels, 3, 3))]
+    torch.autograd.backward(functional.conv2d(*tensors).sum())
+    with FakeTensorMode(shape_env=free) as mode:
+        fake = [mode.from_tensor(tensor) for tensor in tensors]
+        output = functional.conv2d(*fake).sum()
+    for gradient, tensor in zip(torch.autograd.grad(output, fake), tensors, strict=True):
+        assert tuple(map(int, gradient.shape)) == tensor.shape
+
+
+def test_a_free_dilation_without_a_tracer():
+    dilation = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(torch.zeros(3)).shape[0]
+    assert type(dilation) is torch.SymInt
+    x, w = torch.randn(2, 4, 9, 9), torch.randn(4, 1, 3, 3)
+    expected = F.conv2d(x, w, groups=4, dilation=3)
+    torch.testing.assert_close(functional.conv2d(x, w, groups=4, dilation=dilation, backend="cpu"), expected)
 
 
 def test_dilated_convolve_compiles_exports_and_differentiates():

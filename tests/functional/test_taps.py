@@ -2,6 +2,7 @@ import functools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atrous import BackendError, GeometryError, ShapeError
 from atrous._backends import NAMES, cpu
@@ -111,7 +112,9 @@ def test_an_infinite_border_stays_at_its_taps(backend):
 
 @every_backend
 @pytest.mark.parametrize(
-    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint32], ids=str
+    "dtype",
+    [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64],
+    ids=str,
 )
 def test_offsets_of_every_integer_dtype(dtype, backend):
     x, w = torch.randn(1, 2, 9), torch.randn(2, 1, 2)
@@ -130,6 +133,15 @@ def test_offsets_saturate(far, backend):
 
 
 @every_backend
+@pytest.mark.parametrize("far", [2**31, 2**63 - 1, 2**63, 2**64 - 1])
+def test_unsigned_offsets_saturate(far, backend):
+    """They must not become negative, where the second output would see a pixel."""
+    x, w, offsets = torch.randn(1, 1, 5), torch.ones(1, 1, 1), torch.tensor([[far]], dtype=torch.uint64)
+    y = tap_conv(x, w, offsets, stride=2**31 - 1, output_size=2, backend=backend)
+    assert y.tolist() == [[[0, 0]]]
+
+
+@every_backend
 def test_integers_of_any_make(backend):
     x, w, offsets = torch.randn(2, 3, 7, 8), torch.randn(3, 1, 2), torch.tensor([[0, 1], [2, -1]])
     expected = tap_conv(x, w, offsets, stride=(2, 2), upsample=(1, 1), output_size=(4, 4), backend=backend)
@@ -145,9 +157,66 @@ def test_autocast_leaves_float32(backend):
         torch.testing.assert_close(tap_conv(x, w, offsets, b, backend=backend), expected)
         low = tap_conv(x.bfloat16(), w, offsets, b, backend=backend)
         double = tap_conv(x.double(), w.double(), offsets, b.double())
+        for tensors in ((x.double(), w, b), (x, w, b.double()), (x.bfloat16(), w.double(), b)):
+            with pytest.raises(
+                ShapeError, match=r"tap_conv: got tensors of .*torch.float64, expected one dtype; convert"
+            ):
+                tap_conv(*tensors[:2], offsets, tensors[2], backend=backend)
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, tap_conv(x.bfloat16().float(), w, offsets, b, backend=backend))
     assert double.dtype == torch.float64
+
+
+class Seen(TorchDispatchMode):
+    """Collects the operations that ran."""
+
+    def __enter__(self):
+        self.names = set()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.add(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+class Subclass(torch.Tensor):
+    """A kind of tensor that this library knows nothing of."""
+
+
+def test_subclasses_go_to_the_reference():
+    x, w, offsets = torch.randn(1, 2, 9), torch.randn(2, 1, 2), torch.tensor([[3], [0]])
+    expected = tap_conv(x, w, offsets)
+    for call in ((x.as_subclass(Subclass), w), (x, w.as_subclass(Subclass))):
+        with Seen() as seen:
+            output = tap_conv(*call, offsets)
+        assert "atrous.tap_conv.default" not in seen.names
+        torch.testing.assert_close(output.as_subclass(torch.Tensor), expected)
+        with pytest.raises(BackendError, match="tap_conv: backend 'cpu' is for plain tensors, got a Subclass; leave"):
+            tap_conv(*call, offsets, backend="cpu")
+    with Seen() as seen:
+        tap_conv(x.mT.contiguous().mT, torch.nn.Parameter(w), offsets)
+    assert "atrous.tap_conv.default" in seen.names
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit:DeprecationWarning")
+def test_a_traced_function_needs_no_library():
+    x, w, offsets = torch.randn(1, 2, 9), torch.randn(2, 1, 2), torch.tensor([[3], [0]])
+    traced = {name: torch.jit.trace(lambda x, n=name: tap_conv(x, w, offsets, backend=n), x) for name in (None, "cpu")}
+    assert "atrous::" not in str(traced[None].graph)
+    assert "atrous::" in str(traced["cpu"].graph)
+    for function in traced.values():
+        torch.testing.assert_close(function(2 * x), tap_conv(2 * x, w, offsets))
+
+
+@pytest.mark.parametrize("convert", [torch.Tensor.to_mkldnn, torch.Tensor.to_sparse])
+def test_what_is_not_dense_is_refused(convert):
+    x, w, offsets = torch.randn(1, 2, 9), torch.randn(2, 1, 2), torch.tensor([[3], [0]])
+    for call in ((convert(x), w), (x, convert(w))):
+        with pytest.raises(BackendError, match=r"tap_conv: 'reference' is for dense tensors, got .*, which `to_dense"):
+            tap_conv(*call, offsets)
+        for backend in NAMES["tap_conv"]:
+            with pytest.raises(BackendError, match=f"backend '{backend}' is for dense tensors, got torch"):
+                tap_conv(*call, offsets, backend=backend)
 
 
 def test_meta_tensors():
@@ -202,6 +271,12 @@ GOOD = ((1, 4, 8), (4, 1, 3), (3, 1))
         ),
         (bad(*GOOD, stride=0), GeometryError, r"stride: got \(0,\), expected integers of at least 1"),
         (bad(*GOOD, upsample=-1), GeometryError, r"upsample: got \(-1,\), expected integers of at least 1"),
+        (
+            bad(*GOOD, stride=2**31),
+            GeometryError,
+            r"stride: got \(2147483648,\), expected integers of at most 2147483647",
+        ),
+        (bad(*GOOD, upsample=2**40), GeometryError, "upsample: got .* at most 2147483647"),
         (bad(*GOOD, output_size=-1), GeometryError, r"output_size: got \(-1,\), expected integers of at least 0"),
         (bad(*GOOD, stride=1.5), GeometryError, "stride: got 1.5, expected integers"),
         (bad(*GOOD, upsample=(1, 2)), GeometryError, r"upsample: got 2 entries \(1, 2\), expected one or 1"),
@@ -228,10 +303,8 @@ def test_the_cpu_backend_refuses_another_device():
 
 
 def test_without_the_library_the_reference_runs(monkeypatch):
-    monkeypatch.setattr(cpu, "UNAVAILABLE", "the compiled operations are missing")
+    monkeypatch.setattr(cpu, "UNAVAILABLE", "nobody built it; build it")
     x, w, offsets = torch.randn(1, 2, 9), torch.randn(2, 1, 2), torch.tensor([[3], [0]])
     assert torch.equal(tap_conv(x, w, offsets), tap_conv(x, w, offsets, backend="reference"))
-    with pytest.raises(
-        BackendError, match=r"'cpu' cannot run: the compiled operations are missing; reinstall with a C\+\+"
-    ):
+    with pytest.raises(BackendError, match="'cpu' cannot run: nobody built it; build it; leave backend=None"):
         tap_conv(x, w, offsets, backend="cpu")

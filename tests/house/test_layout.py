@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_no_machine_path_in_a_tracked_file():
             f"{path.relative_to(ROOT)}:{number}: {line}" for number, line in numbered if MACHINE_PATH.search(line)
         ]
     assert not found
+
+
+def test_the_source_distribution_holds_every_tracked_file(tmp_path, monkeypatch):
+    """Whoever has it can build, test and document the package."""
+    build = pytest.importorskip("scikit_build_core.build")
+    monkeypatch.chdir(ROOT)
+    with tarfile.open(tmp_path / build.build_sdist(str(tmp_path))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert not {path.relative_to(ROOT).as_posix() for path in _tracked()} - held
 
 
 @pytest.mark.parametrize("line", ["cd {}", "open('{}/x.png')", "{}", "PATH={}:b"])

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from atrous._backends import aten, cpu, reference, table
 from atrous._errors import BackendError
@@ -23,6 +22,8 @@ _BACKENDS = {"reference": reference, "aten": aten, "cpu": cpu}
 NAMES = {"conv": ("aten", "reference", "cpu"), "tap_conv": ("cpu", "reference")}
 """The names that `backend=` accepts for an operation; where no table decides, the first that can run an input does."""
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
 
 class Route(NamedTuple):
     """Which backends run the forward and the backward of a call, and why, as the end of a sentence."""
@@ -32,27 +33,30 @@ class Route(NamedTuple):
     reason: str
 
 
-def choose(operation: str, input: torch.Tensor, ndim: int, backend: str | None) -> Route:
-    """Return the route of `operation`: the named backend, or the first that can run this input, both ways.
+def choose(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int, backend: str | None) -> Route:
+    """Return the route of `operation`: the named backend, or the first that can run this call, both ways.
 
     `aten` runs floating and complex tensors with one to three axes (torch convolves some integer dtypes on some
-    devices, and none of them with every dilation), `cpu` float32 on a CPU, `reference` everything.
+    devices, and none of them with every dilation), `cpu` plain float32 tensors on a CPU, `reference` everything
+    dense.
 
     Raises:
-        BackendError: a name that no backend of the operation has, or a named backend that cannot run this input.
+        BackendError: a name that no backend of the operation has, a named backend that cannot run this call, or no
+            backend that can.
     """
     names = NAMES[operation]
     if backend is None:
         reason = "it is the first that can run this call"
         for name in names:
-            refusal = _refusal(operation, name, input, ndim)
+            refusal = _refusal(operation, name, input, weight, ndim) or _reservation(operation, name, input, weight)
             if refusal is None:
                 return Route(name, name, reason)
             reason = f"'{name}' {refusal}"
+        raise BackendError(f"{operation}: {reason}")
     if backend not in names:
         raise BackendError(f"{operation}: got backend={backend!r}, expected None or one of {names}")
-    if refusal := _refusal(operation, backend, input, ndim):
-        raise BackendError(f"{operation}: backend {backend!r} {refusal}; leave backend=None or name 'reference'")
+    if refusal := _refusal(operation, backend, input, weight, ndim):
+        raise BackendError(f"{operation}: backend {backend!r} {refusal}; leave backend=None")
     return Route(backend, backend, "it was named")
 
 
@@ -71,9 +75,9 @@ def choose_conv(
     Raises:
         BackendError: as in `choose`.
     """
-    if backend is not None or _refusal("conv", "aten", input, geometry.ndim):
-        return choose("conv", input, geometry.ndim, backend)
-    reason = _refusal("conv", "cpu", input, geometry.ndim) or _reservation(input, weight)
+    if backend is not None or _refusal("conv", "aten", input, weight, geometry.ndim):
+        return choose("conv", input, weight, geometry.ndim, backend)
+    reason = _refusal("conv", "cpu", input, weight, geometry.ndim) or _reservation("conv", "cpu", input, weight)
     if reason:
         return Route("aten", "aten", f"'cpu' {reason}")
     outputs, per_group = weight.shape[:2]
@@ -82,7 +86,11 @@ def choose_conv(
         return _look_up(geometry, per_group, outputs // groups, None, True)
     pixels = math.prod(output_size)
     one = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return _look_up_cached(geometry, per_group, outputs // groups, pixels if type(pixels) is int else None, one)
+    columns = geometry, per_group, outputs // groups, pixels if type(pixels) is int else None, one
+    try:
+        return _look_up_cached(*columns)
+    except TypeError:  # a size that a tracer leaves free has no hash
+        return _look_up(*columns)
 
 
 def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:
@@ -106,8 +114,8 @@ def _look_up(geometry: Geometry, inputs: int, outputs: int, pixels: int | None, 
 _look_up_cached = lru_cache(maxsize=4096)(_look_up)
 
 
-def _refusal(operation: str, name: str, input: torch.Tensor, ndim: int) -> str | None:
-    """Return why a backend cannot run this input, as the end of a sentence, or None."""
+def _refusal(operation: str, name: str, input: torch.Tensor, weight: torch.Tensor, ndim: int) -> str | None:
+    """Return why a backend cannot run this call, as the end of a sentence, or None."""
     if name == "aten":
         floating = input.is_floating_point() or input.is_complex()
         if floating and ndim <= 3:
@@ -116,22 +124,40 @@ def _refusal(operation: str, name: str, input: torch.Tensor, ndim: int) -> str |
         return f"is for floating and complex tensors of 1 to 3 axes, got {got}"
     if name == "cpu":
         if cpu.UNAVAILABLE:
-            return f"cannot run: {cpu.UNAVAILABLE}; reinstall with a C++ compiler"
+            return f"cannot run: {cpu.UNAVAILABLE}"
         if input.dtype != torch.float32 or input.device.type != "cpu":
             return f"is for torch.float32 tensors on a CPU, got {input.dtype} on {input.device.type}"
         if operation == "conv" and torch.is_autocast_enabled("cpu"):
             return f"is for torch.float32, got autocast to {torch.get_autocast_dtype('cpu')}"
         if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
             return "is no operator of ONNX"
+        return _unlike_plain(input, weight) or _unlike_dense(input, weight)
+    return _unlike_dense(input, weight)
+
+
+def _unlike_plain(*tensors: torch.Tensor) -> str | None:
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN:
+            # A fake tensor stands for a plain one while its mode is on; later it mixes with no real one.
+            mode = getattr(tensor, "fake_mode", None)
+            if mode is None or mode is not torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE):
+                return f"is for plain tensors, got a {type(tensor).__name__}"
     return None
 
 
-def _reservation(input: torch.Tensor, weight: torch.Tensor) -> str | None:
-    """Return why `cpu`, which could run these tensors, is not chosen for them, as the end of a sentence, or None."""
-    if input.layout != torch.strided or not (input.is_contiguous() and weight.is_contiguous()):
+def _unlike_dense(*tensors: torch.Tensor) -> str | None:
+    for tensor in tensors:
+        if tensor.layout != torch.strided:
+            return f"is for dense tensors, got {tensor.layout}, which `to_dense()` converts"
+    return None
+
+
+def _reservation(operation: str, name: str, input: torch.Tensor, weight: torch.Tensor) -> str | None:
+    """Return why a backend, which could run this call, is not chosen for it, as the end of a sentence, or None."""
+    if name != "cpu":
+        return None
+    if operation == "conv" and not (input.is_contiguous() and weight.is_contiguous()):
         return "is chosen for contiguous tensors, got another memory format"
-    if is_traceable_wrapper_subclass(input) or is_traceable_wrapper_subclass(weight):
-        return "is chosen for plain tensors, got a subclass"
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return "is not chosen for what torch.jit traces"
     return None

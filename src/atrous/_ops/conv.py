@@ -76,28 +76,33 @@ class _Mixed(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         input, weight, _, ctx.geometry, ctx.groups, _, ctx.route = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(input, weight)
+        # Taken now: the backward may run outside of the mode that the forward ran in.
+        ctx.save_for_backward(input, weight, _offsets(ctx.geometry, input.device))
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         wanted = ctx.needs_input_grad
         if grad is None:
             return (None,) * len(wanted)
-        gradients = _gradients_by_taps if ctx.route.backward == "cpu" else aten.conv_gradients
-        input, weight = ctx.saved_tensors
-        return *gradients(grad, input, weight, ctx.geometry, ctx.groups, wanted[:3]), *[None] * (len(wanted) - 3)
+        input, weight, offsets = ctx.saved_tensors
+        if ctx.route.backward == "cpu":
+            gradients = _gradients_by_taps(grad, input, weight, offsets, ctx.geometry.stride, ctx.groups, wanted[:3])
+        else:
+            gradients = aten.conv_gradients(grad, input, weight, ctx.geometry, ctx.groups, wanted[:3])
+        return *gradients, *[None] * (len(wanted) - 3)
 
 
 def _gradients_by_taps(
     grad: torch.Tensor,
     input: torch.Tensor,
     weight: torch.Tensor,
-    geometry: Geometry,
+    offsets: torch.Tensor,
+    stride: Sequence[int],
     groups: int,
     wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients in input, weight and bias, None where not wanted."""
-    offsets, steps = _offsets(geometry, grad.device), (geometry.stride, (1,) * geometry.ndim)
+    steps = stride, (1,) * len(stride)
     return (
         taps.input_gradient(grad, input, weight.flatten(2), offsets, *steps) if wanted[0] else None,
         taps.tap_conv_weight(grad, input, offsets, *steps, groups).reshape(weight.shape) if wanted[1] else None,
@@ -113,7 +118,12 @@ def _offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
     )
-    return _make_offsets(geometry, device) if watched else _make_offsets_cached(geometry, device)
+    if watched:
+        return _make_offsets(geometry, device)
+    try:
+        return _make_offsets_cached(geometry, device)
+    except TypeError:  # a size that a tracer leaves free has no hash
+        return _make_offsets(geometry, device)
 
 
 def _make_offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:

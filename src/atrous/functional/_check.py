@@ -5,10 +5,16 @@ Legend: B batch, C channels in, D channels out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from atrous._errors import ShapeError
+from atrous._errors import GeometryError, ShapeError
 
+LARGEST = 2**31 - 1
+"""What 32 bits reach: the most that a stride, an upsampling or an offset counts."""
+
+_CAST = (torch.float32, torch.float16, torch.bfloat16)
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
@@ -29,11 +35,17 @@ def check_dtypes(name: str, *tensors: torch.Tensor | None) -> None:
     """Raise unless all tensors have one dtype, or autocast will see to it."""
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
-    if len(dtypes) > 1 and not autocasts(given[0]):
+    if len(dtypes) > 1 and not (autocasts(given[0]) and dtypes.issubset(_CAST)):
         raise ShapeError(
             f"{name}: got tensors of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
-            "convert them, or use torch.autocast"
+            "convert them, as torch.autocast does for float32, float16 and bfloat16"
         )
+
+
+def check_steps(name: str, steps: Sequence[int]) -> None:
+    """Raise unless every stride or upsampling fits 32 bits."""
+    if max(steps) > LARGEST:
+        raise GeometryError(f"{name}: got {steps}, expected integers of at most {LARGEST}")
 
 
 def autocasts(tensor: torch.Tensor) -> bool:

@@ -6,7 +6,7 @@ Legend: B batch, C channels in, D channels out, S input size, P output size, K k
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, plain
 from atrous._ops import implementation
 from atrous._ops.conv import conv
-from atrous.functional._check import check_bias, check_dtypes, check_input
+from atrous.functional._check import check_bias, check_dtypes, check_input, check_steps
 from atrous.functional.routes import note
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -59,7 +59,7 @@ def conv1d(
 
     Raises:
         ShapeError: tensors that do not fit one another, or a kernel wider than the padded input.
-        GeometryError: a stride, padding, dilation or padding_mode that cannot be.
+        GeometryError: a stride, padding, dilation or padding_mode that cannot be, or a stride above 2^31 - 1.
         BackendError: an unknown backend, or a named one that cannot run this call.
 
     Source: the contract of `torch.nn.functional.conv1d`; 'causal' as in van den Oord et al. 2016 (WaveNet).
@@ -197,7 +197,7 @@ def dilated_convolve(signal: torch.Tensor, kernel: torch.Tensor, dilation: Ints 
     extent = Geometry.resolve(tuple(kernel.shape), dilation=dilation, ndim=ndim).extent
     margin = tuple((size - 1, size - 1) for size in extent)
     geometry = Geometry.resolve(tuple(kernel.shape), padding=margin, dilation=dilation, ndim=ndim)
-    route = choose("conv", signal, ndim, None)
+    route = choose("conv", signal, kernel, ndim, None)
     note("dilated_convolve", signal, kernel, route)
     run = implementation("conv", route.forward)
     return run(signal[None, None], kernel.flip(tuple(range(ndim)))[None, None], None, geometry, 1)[0, 0]
@@ -220,7 +220,7 @@ def _conv(
         raise GeometryError(f"conv{ndim}d: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
     # Dynamo would trace through the caches and warn, and a compiled graph builds its plan only once.
     compiling = torch.compiler.is_compiling()
-    resolve = _resolve if compiling else _resolve_cached
+    resolve = _resolve if compiling else _resolve_once
     options = plain("stride", stride), plain("padding", padding), plain("dilation", dilation)
     geometry = resolve(tuple(weight.shape[2:]), *options, ndim)
     batched = input if input.ndim == ndim + 2 else input[None]
@@ -238,10 +238,19 @@ def _conv(
 
 
 def _resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim: int) -> Geometry:
-    return Geometry.resolve(kernel, stride, padding, dilation, ndim=ndim)
+    geometry = Geometry.resolve(kernel, stride, padding, dilation, ndim=ndim)
+    check_steps("stride", geometry.stride)
+    return geometry
 
 
 _resolve_cached = lru_cache(maxsize=1024)(_resolve)
+
+
+def _resolve_once(*arguments: Any) -> Geometry:
+    try:
+        return _resolve_cached(*arguments)
+    except TypeError:  # a size that a tracer leaves free has no hash
+        return _resolve(*arguments)
 
 
 def _check(ndim: int, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int) -> None:

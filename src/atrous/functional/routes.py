@@ -19,7 +19,8 @@ def explain(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
 
     The call runs once on the shapes of its tensors: no pixel is computed, and nothing that the module `call` holds
     changes. The choice is that of an eager call in the same place, so autocast counts; a compiler leaves out the rows
-    of the table that depend on a size, and takes one backend for both.
+    of the table that depend on a size, and takes one backend for both. A tensor of a subclass without a dispatch of its
+    own has no fake of its kind and counts as a plain one.
 
     Args:
         call: `atrous.functional.conv2d` or another verb, an `atrous.nn` module, or a network that holds some.

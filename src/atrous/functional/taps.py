@@ -11,11 +11,10 @@ from atrous._backends import choose
 from atrous._errors import ShapeError
 from atrous._geometry import Ints, integers
 from atrous._ops import implementation
-from atrous.functional._check import autocasts, check_bias, check_dtypes, check_input
+from atrous.functional._check import LARGEST, autocasts, check_bias, check_dtypes, check_input, check_steps
 from atrous.functional.routes import note
 
-_INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
-_LARGEST = 2**31 - 1
+_INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def tap_conv(
@@ -54,7 +53,7 @@ def tap_conv(
 
     Raises:
         ShapeError: tensors that do not fit one another, or offsets that are no integers.
-        GeometryError: a stride or upsample below 1, an output_size below 0, or a wrong number of them.
+        GeometryError: a stride or upsample below 1 or above 2^31 - 1, an output_size below 0, or a wrong number of any.
         BackendError: an unknown backend, or a named one that cannot run this call.
 
     Source: Yu and Koltun 2016, eq. 2, is the case of a regular grid; Khalfaoui-Hassani et al. 2023 (DCLS) that of
@@ -67,16 +66,18 @@ def tap_conv(
     """
     ndim = _check(input, weight, offsets, bias)
     steps = integers("stride", stride, ndim, 1), integers("upsample", upsample, ndim, 1)
+    check_steps("stride", steps[0])
+    check_steps("upsample", steps[1])
     if autocasts(input):
         input, weight, bias = _to_float32(input), _to_float32(weight), bias if bias is None else _to_float32(bias)
     if offsets.dtype != torch.int32:
-        offsets = offsets.long().clamp(-_LARGEST, _LARGEST).int()
+        offsets = _to_int32(offsets)
     batched = input if input.ndim == ndim + 2 else input[None]
     if output_size is None:
         axes = zip(batched.shape[2:], *steps, strict=True)
         output_size = tuple(((size - 1) * up) // step + 1 if size else 0 for size, step, up in axes)
     output_size = integers("output_size", output_size, ndim, 0)
-    route = choose("tap_conv", input, ndim, backend)
+    route = choose("tap_conv", input, weight, ndim, backend)
     note("tap_conv", batched, weight, route)
     output = implementation("tap_conv", route.forward)(batched, weight, offsets, bias, *steps, output_size)
     return output if input.ndim == ndim + 2 else output[0]
@@ -85,6 +86,14 @@ def tap_conv(
 def _to_float32(tensor: torch.Tensor) -> torch.Tensor:
     """Convert what autocast would; it leaves other dtypes alone."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _to_int32(offsets: torch.Tensor) -> torch.Tensor:
+    wide = offsets.long()
+    if offsets.dtype == torch.uint64:
+        # From 2^63 on they have become negative.
+        wide = wide.where(wide >= 0, LARGEST)
+    return wide.clamp(-LARGEST, LARGEST).int()
 
 
 def _check(input: torch.Tensor, weight: torch.Tensor, offsets: torch.Tensor, bias: torch.Tensor | None) -> int:
