@@ -28,8 +28,6 @@ OPERATIONS = {
 
 # (input, weight, options), who runs the forward and the backward: at least one call for every row of the table.
 ROUTES = {
-    "a short signal": (((2, 4, 30), (4, 1, 3), {"groups": 4}), "aten", "aten"),
-    "a short dilated signal": (((2, 4, 30), (4, 1, 3), {"groups": 4, "dilation": 2}), "aten", "cpu"),
     "a signal": (((2, 4, 30), (4, 1, 3), {"groups": 4, "dilation": 8}), "cpu", "cpu"),
     "a signal of few channels": (((2, 6, 30), (4, 3, 3), {"groups": 2, "dilation": 2}), "cpu", "cpu"),
     "a signal, few to many": (((2, 4, 30), (20, 4, 3), {}), "aten", "cpu"),
