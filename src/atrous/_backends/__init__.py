@@ -156,8 +156,17 @@ def _reservation(operation: str, name: str, input: torch.Tensor, weight: torch.T
     """Return why a backend, which could run this call, is not chosen for it, as the end of a sentence, or None."""
     if name != "cpu":
         return None
-    if operation == "conv" and not (input.is_contiguous() and weight.is_contiguous()):
+    if operation == "conv" and not (_lies_contiguous(input) and _lies_contiguous(weight)):
         return "is chosen for contiguous tensors, got another memory format"
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return "is not chosen for what torch.jit traces"
     return None
+
+
+def _lies_contiguous(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is contiguous, and means to be: with one channel, `channels_last` is so by chance.
+
+    Such a weight or image stands at the front of a network that wants `channels_last` everywhere, as torch reads it.
+    """
+    by_chance = tensor.ndim > 3 and tensor.shape[1] == 1 and tensor.stride(1) == 1 and tensor[0, 0].numel() > 1
+    return tensor.is_contiguous() and not by_chance
