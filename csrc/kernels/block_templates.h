@@ -55,7 +55,7 @@ ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], 
 template <class S, int V, class Use>
 ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use) {
   const int64_t first = -(block.column + V * S::L), last = span.width - block.column;
-  const float* const at = block.source + span.at + block.column * S::kStep;
+  const float* const at = block.source + block.windows[span.window] + span.at + block.column * S::kStep;
   for (const Run *run = span.runs, *end = run + span.count; run != end; ++run) {
     if (run->dx <= first || run->dx >= last) continue;
     typename S::Mask lanes[V];

@@ -22,7 +22,8 @@ struct Run {
 
 // Runs of one height that share a window and their first row.
 struct Span {
-  int64_t at;       // from Block::source: the row of the first tap, at column 0 of the source
+  int64_t window;   // which of Block::windows it reads
+  int64_t at;       // from there: the row of the first tap, at column 0
   int64_t apart;    // from a line to the next
   uint64_t rows;    // bit l * (block's rows + taps - 1) + m: row m of line l is inside the image; no other is read
   int32_t count;    // of runs
@@ -49,6 +50,7 @@ struct Ahead {
 // from column `column` on.
 struct Block {
   const float* source;
+  const int64_t* windows;   // where they begin, in floats from `source`
   const Span *spans, *end;  // by height, the tallest first
   int64_t pitch;            // between rows of the sources
   bool margins;             // zeros lie beside the image; else nothing there may be read

@@ -35,12 +35,13 @@ void place_columns(const Plan& plan, int lanes, int64_t columns, bool whole, Lay
   if (layout.pitch % 256 == 0) layout.pitch += 16;
 }
 
-// Whether blocks may read the input where it lies: whole columns of a single plane, several rows of them, and not so
-// far apart that they share the sets of the first-level cache. Every second column costs two loads instead of one, so
-// only where copies would cost more: of several phases, for one output, on narrow planes.
+// Whether blocks may read the input where it lies: rows must not be so far apart that they share the sets of the
+// first-level cache, and the planes of a volume share them with one another. Every second column costs two loads
+// instead of one, so only where copies would cost more: of several phases, for one output, on narrow planes.
 bool reads_in_place(const Problem& problem, const Plan& plan, const Phases& columns, const Kernels& kernels,
                     int64_t apart) {
-  if (problem.axis[0].in > 1 || problem.axis[0].out > 1 || apart % 512 == 0) return false;
+  const bool image = problem.axis[0].in == 1 && problem.axis[0].out == 1;
+  if (apart % (image ? 512 : 256) == 0) return false;
   if (columns.stride == 2) {
     return kernels.second && (problem.per_pair || problem.out_channels == 1) &&
            static_cast<int64_t>(plan.windows.size()) > problem.in_channels && columns.outputs(0) <= kernels.lanes;

@@ -55,19 +55,33 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
   plan_ = &schedule.plans[index];
   layout_ = &schedule.layouts[index];
   batch_ = chosen;
-  were_here_.swap(here_);
   here_.clear();
-  for (const Window& window : plan_->windows) {
-    const int64_t at = z * deep.stride + window.depth;
-    here_.push_back(at >= 0 && at % deep.upsample == 0 && at / deep.upsample < deep.in);
+  starts_.clear();
+  const int64_t plane = problem_.axis[1].in * problem_.axis[2].in;
+  for (size_t w = 0; w < plan_->windows.size(); ++w) {
+    const Window& window = plan_->windows[w];
+    const int64_t at = z * deep.stride + window.depth, pixel = at / deep.upsample;
+    here_.push_back(at >= 0 && at % deep.upsample == 0 && pixel < deep.in);
+    starts_.push_back(layout_->in_place ? (window.channel * deep.in + pixel) * plane + window.column_phase
+                                        : layout_->places[w].offset);
   }
   plan_copies(z);
-  if (same_tile && here_ == were_here_) return;
+  if (!same_tile) {
+    works_.clear();
+    ASAN_POISON_MEMORY_REGION(scratch_, kScratchFloats * sizeof(float));
+    ASAN_UNPOISON_MEMORY_REGION(scratch_, static_cast<size_t>(batch_->floats) * sizeof(float));
+    // The margins stay zero from plane to plane: only pixels are copied over.
+    std::fill_n(scratch_, batch_->floats, 0.0f);
+  }
+  const auto known = std::find_if(works_.begin(), works_.end(), [&](const Work& work) { return work.here == here_; });
+  if (known != works_.end()) {
+    work_ = &*known;
+    return;
+  }
+  // A volume has as many sets as its taps have depths; more, of scattered taps, are not kept.
+  if (works_.size() == 16) works_.clear();
+  work_ = &works_.emplace_back(Work{here_, {}, {}});
   plan_blocks();
-  ASAN_POISON_MEMORY_REGION(scratch_, kScratchFloats * sizeof(float));
-  ASAN_UNPOISON_MEMORY_REGION(scratch_, static_cast<size_t>(batch_->floats) * sizeof(float));
-  // The margins stay zero from plane to plane: only pixels are copied over.
-  std::fill_n(scratch_, batch_->floats, 0.0f);
 }
 
 void TileRunner::plan_copies(int64_t z) {
@@ -134,11 +148,10 @@ void TileRunner::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t r
     if (!inside) continue;
     const int64_t scratch_row = (line - tile_->line) * place.rows + first - tile_->step - window.first;
     const int64_t row = (line + window.row + plan_->step * first) * rows_.stride + window.row_phase;
-    const int64_t at = layout_->in_place ? (window.channel * problem_.axis[1].in + row) * width + window.column_phase
-                                         : place.offset + scratch_row * layout_->pitch - tile_->column - place.left;
+    const int64_t at = layout_->in_place ? row * width : scratch_row * layout_->pitch - tile_->column - place.left;
     const int64_t apart = layout_->in_place ? rows_.stride * width : place.rows * layout_->pitch;
-    spans_.push_back({at, apart, inside, static_cast<int32_t>(group.end - group.begin), group.height, window.width,
-                      plan_->runs.data() + group.begin});
+    work_->spans.push_back({static_cast<int64_t>(w), at, apart, inside, static_cast<int32_t>(group.end - group.begin),
+                            group.height, window.width, plan_->runs.data() + group.begin});
   }
 }
 
@@ -152,9 +165,6 @@ int64_t TileRunner::lines_together(int64_t line, int64_t vectors, int64_t phases
 }
 
 void TileRunner::plan_blocks() {
-  spans_.clear();
-  pieces_.clear();
-  runs_ = 0;
   const int64_t phases = std::min(columns_.upsample, columns_.out);
   // Two phases are woven into whole rows; more are dealt out one by one.
   const int64_t together = columns_.upsample == 2 ? 2 : 1;
@@ -165,9 +175,9 @@ void TileRunner::plan_blocks() {
       plan_lines(line, lines, phase, phase + together);
     }
   }
-  for (Piece& piece : pieces_) {
-    piece.block.spans = spans_.data() + piece.first_span;
-    piece.block.end = spans_.data() + piece.last_span;
+  for (Piece& piece : work_->pieces) {
+    piece.block.spans = work_->spans.data() + piece.first_span;
+    piece.block.end = work_->spans.data() + piece.last_span;
   }
 }
 
@@ -194,9 +204,9 @@ void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t 
     }
     std::vector<std::pair<size_t, size_t>> spans;
     for (int64_t f = phase; f < phase_end; ++f) {
-      const size_t first = spans_.size();
+      const size_t first = work_->spans.size();
       plan_spans(line, lines, i, room, f);
-      spans.emplace_back(first, spans_.size());
+      spans.emplace_back(first, work_->spans.size());
     }
     const int64_t row = (line + plan_->step * i) * rows_.upsample + layout_->row_phase;
     for (int64_t v = 0, wide; v < vectors; v += wide) {
@@ -208,14 +218,15 @@ void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t 
         const auto [first, last] = spans[static_cast<size_t>(f - phase)];
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
         const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * kernels->lanes);
-        const Block block{
-            nullptr, nullptr, nullptr, layout_->pitch, !layout_->in_place, column, valid, rows_.upsample * columns_.out,
-            stored,  &ahead_};
-        pieces_.push_back({kernels, lines > 1 ? kernels->conv_lines[lines] : kernels->conv[wide][room],
-                           lines > 1 ? kernels->grad_lines[lines] : kernels->grad[wide][room], block,
-                           row * columns_.out + column * columns_.upsample + f, wide, std::popcount(stored), first,
-                           last});
-        for (size_t s = first; s < last; ++s) runs_ += spans_[s].count;
+        const Block block{nullptr, nullptr,        nullptr,
+                          nullptr, layout_->pitch, !layout_->in_place,
+                          column,  valid,          rows_.upsample * columns_.out,
+                          stored,  &ahead_};
+        work_->pieces.push_back({kernels, lines > 1 ? kernels->conv_lines[lines] : kernels->conv[wide][room],
+                                 lines > 1 ? kernels->grad_lines[lines] : kernels->grad[wide][room], block,
+                                 row * columns_.out + column * columns_.upsample + f, wide, std::popcount(stored),
+                                 first, last});
+        for (size_t s = first; s < last; ++s) work_->runs += work_->spans[s].count;
       }
     }
   }
@@ -239,7 +250,8 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float*
     reads_start_ = row * rows_.stride * problem_.axis[2].in + tile.column * columns_.stride;
     writes_start_ = row * rows_.upsample * columns_.out + tile.column * columns_.upsample;
     const auto all = [](const Stretches& s) { return s.lines * s.count; };
-    ahead_.lines_per_run = std::max(all(expected_reads_), all(expected_writes_)) / std::max<int64_t>(runs_, 1) + 1;
+    ahead_.lines_per_run =
+        std::max(all(expected_reads_), all(expected_writes_)) / std::max<int64_t>(work_->runs, 1) + 1;
   }
   ahead_.reads = expected_reads_;
   ahead_.writes = expected_writes_;
@@ -250,8 +262,9 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float*
 void TileRunner::conv(const float* packed, const float* bias, float* y) {
   if (columns_.upsample > 1) return conv_phases(packed, bias, y);
   const int64_t pitch = plan_->step * rows_.upsample * columns_.out;
-  for (Piece& piece : pieces_) {
+  for (Piece& piece : work_->pieces) {
     piece.block.source = source_;
+    piece.block.windows = starts_.data();
     piece.conv(piece.block, packed, bias, y + piece.at, pitch);
   }
 }
@@ -259,18 +272,19 @@ void TileRunner::conv(const float* packed, const float* bias, float* y) {
 // Single phases are computed aside, in whole vectors, and put together then.
 void TileRunner::conv_phases(const float* packed, const float* bias, float* y) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
-  for (size_t k = 0; k < pieces_.size(); ++k) {
-    const Piece& piece = pieces_[k];
+  for (size_t k = 0; k < work_->pieces.size(); ++k) {
+    const Piece& piece = work_->pieces[k];
     Block block = piece.block;
     const int64_t room = piece.vectors * piece.kernels->lanes, rows = piece.rows;
     aside_.resize(static_cast<size_t>(2 * kMaxRows * room));
     float* const to = aside_.data() + (apart == 2 ? k % 2 * kMaxRows * room : 0);
     if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, rows, block.valid);
     block.source = source_;
+    block.windows = starts_.data();
     block.valid = room;
     piece.conv(block, packed, bias, to, room);
     if (apart == 2 && k % 2 == 1) {
-      const Piece& even = pieces_[k - 1];
+      const Piece& even = work_->pieces[k - 1];
       piece.kernels->weave(aside_.data(), to, room, y + even.at, pitch, rows, even.block.valid + piece.block.valid);
     }
     for (int64_t i = 0; apart > 2 && i < rows; ++i) {
@@ -281,9 +295,10 @@ void TileRunner::conv_phases(const float* packed, const float* bias, float* y) {
 
 void TileRunner::grad(const float* gradient, float* accumulators) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
-  for (Piece& piece : pieces_) {
+  for (Piece& piece : work_->pieces) {
     Block& block = piece.block;
     block.source = source_;
+    block.windows = starts_.data();
     if (apart == 1) {
       piece.grad(block, gradient + piece.at, pitch, accumulators);
     } else {

@@ -47,6 +47,14 @@ class TileRunner {
     size_t first_span, last_span;
   };
 
+  // The blocks of a tile, given which windows are inside the image.
+  struct Work {
+    std::vector<char> here;
+    std::vector<Span> spans;
+    std::vector<Piece> pieces;
+    int64_t runs = 0;  // of all pieces
+  };
+
   void conv_phases(const float* packed, const float* bias, float* y);
   void plan_copies(int64_t z);
   void plan_blocks();
@@ -65,13 +73,12 @@ class TileRunner {
   const Plan* plan_ = nullptr;
   const Layout* layout_ = nullptr;
   const Batch* batch_ = nullptr;
-  std::vector<char> here_;  // windows whose depth is inside the image
-  std::vector<char> were_here_;
+  std::vector<char> here_;       // windows whose depth is inside the image
+  std::vector<int64_t> starts_;  // where the windows' sources begin
   std::vector<Copy> copies_;
-  std::vector<Span> spans_;
-  std::vector<Piece> pieces_;
+  std::vector<Work> works_;  // of this tile and batch, one for each set of windows met so far
+  Work* work_ = nullptr;
   std::vector<float> aside_;  // blocks of single column phases, where those take turns in memory
-  int64_t runs_ = 0;          // of all pieces
   Ahead ahead_;
   const Tile* expected_ = nullptr;  // what the rest was worked out for
   Stretches expected_reads_, expected_writes_;
