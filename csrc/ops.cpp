@@ -21,10 +21,36 @@ void parallel(int64_t items, int64_t grain, const atrous::Body& body) {
   torch::stable::parallel_for(0, items, grain, body);
 }
 
-Tensor plain(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
+Tensor checked(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
   STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, ": expected ",
                   type == ScalarType::Int ? "int32" : "float32");
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+  return tensor;
+}
+
+Tensor plain(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
+  const Tensor& t = checked(op, name, tensor, type);
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
+// (B, *S, C) as (B, C, *S), and the other way round.
+Tensor channels_second(Tensor tensor) {
+  for (int64_t a = tensor.dim() - 1; a > 1; --a) tensor = torch::stable::transpose(tensor, a, a - 1);
+  return tensor;
+}
+
+Tensor channels_to_end(Tensor tensor) {
+  for (int64_t a = 1; a < tensor.dim() - 1; ++a) tensor = torch::stable::transpose(tensor, a, a + 1);
+  return tensor;
+}
+
+// Whether (B, C, *S) lies in memory as (B, *S, C), and not as (B, C, *S) too. `_ops/tap_conv.py` says the same.
+bool channels_last(const Tensor& tensor) {
+  return tensor.dim() > 2 && !tensor.is_contiguous() && channels_to_end(tensor).is_contiguous();
+}
+
+// The same pixels with channels last in memory.
+Tensor with_channels_last(const Tensor& tensor) {
+  return channels_last(tensor) ? tensor : torch::stable::contiguous(channels_to_end(tensor));
 }
 
 const atrous::Kernels& kernels(const char* op, const std::string& isa) {
@@ -56,7 +82,7 @@ Problem problem(const char* op, const Tensor& input, const Tensor& offsets, int6
     STD_TORCH_CHECK(out[a] >= 0, op, ": expected no negative output_size");
     STD_TORCH_CHECK(input.size(static_cast<int64_t>(a) + 2) <= INT32_MAX && out[a] <= INT32_MAX, op,
                     ": expected axes of less than 2^31 pixels");
-    p.axis[3 - n + a] = {input.size(static_cast<int64_t>(a) + 2), out[a], stride[a], upsample[a]};
+    p.axis[4 - n + a] = {input.size(static_cast<int64_t>(a) + 2), out[a], stride[a], upsample[a]};
   }
   p.per_pair = offsets.dim() == 4;
   STD_TORCH_CHECK(offsets.dim() == (p.per_pair ? 4 : 2) && offsets.size(-1) == axes, op,
@@ -68,11 +94,22 @@ Problem problem(const char* op, const Tensor& input, const Tensor& offsets, int6
   return p;
 }
 
+// Whether the kernels take channels last in memory: those that have all the same offsets and do not mix.
+bool by_column(const Problem& p) { return !p.per_pair && p.in_channels == 1 && p.out_channels == 1; }
+
+Problem columns_of(Problem p) {
+  for (int a = 0; a < 3; ++a) p.axis[a] = p.axis[a + 1];
+  p.axis[3] = {p.groups, p.groups, 1, 1};
+  p.groups = 1;
+  p.channels_last = true;
+  return p;
+}
+
 Tensor tap_conv(const Tensor& input_, const Tensor& weight_, const Tensor& offsets_, const std::optional<Tensor>& bias_,
                 std::vector<int64_t> stride, std::vector<int64_t> upsample, std::vector<int64_t> output_size,
                 std::string isa) {
   const char* op = "tap_conv";
-  const Tensor input = plain(op, "input", input_, ScalarType::Float);
+  const Tensor& input = checked(op, "input", input_, ScalarType::Float);
   const Tensor weight = plain(op, "weight", weight_, ScalarType::Float);
   const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
   STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) > 0, op, ": weight: expected (D, C/groups, T)");
@@ -85,31 +122,38 @@ Tensor tap_conv(const Tensor& input_, const Tensor& weight_, const Tensor& offse
     bias = plain(op, "bias", *bias_, ScalarType::Float);
     STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == weight.size(0), op, ": bias: expected (D,)");
   }
-  std::vector<int64_t> shape{p.batch, weight.size(0)};
-  shape.insert(shape.end(), output_size.begin(), output_size.end());
-  Tensor output = torch::stable::new_empty(input, shape);
-  const float *x = input.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
-  const float* b = bias ? bias->const_data_ptr<float>() : nullptr;
-  float* y = output.mutable_data_ptr<float>();
-  atrous::tap_conv(p, x, w, b, y, kernels(op, isa), parallel);
-  return output;
+  const bool last = channels_last(input), columns = last && by_column(p);
+  const Tensor x = columns ? input : plain(op, "input", input, ScalarType::Float);
+  std::vector<int64_t> shape = output_size;
+  shape.insert(columns ? shape.end() : shape.begin(), weight.size(0));
+  shape.insert(shape.begin(), p.batch);
+  Tensor y = torch::stable::new_empty(input, shape);
+  atrous::tap_conv(columns ? columns_of(p) : p, x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+                   bias ? bias->const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(), kernels(op, isa),
+                   parallel);
+  if (!last) return y;
+  return channels_second(columns ? y : with_channels_last(y));
 }
 
 Tensor tap_conv_weight(const Tensor& grad_, const Tensor& input_, const Tensor& offsets_, std::vector<int64_t> stride,
                        std::vector<int64_t> upsample, int64_t groups, std::string isa) {
   const char* op = "tap_conv_weight";
-  const Tensor grad = plain(op, "grad", grad_, ScalarType::Float);
-  const Tensor input = plain(op, "input", input_, ScalarType::Float);
+  const Tensor& grad = checked(op, "grad", grad_, ScalarType::Float);
+  const Tensor& input = checked(op, "input", input_, ScalarType::Float);
   const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
   STD_TORCH_CHECK(grad.dim() == input.dim() && grad.dim() >= 3 && grad.size(0) == input.size(0), op,
                   ": grad: expected (B, D, *P) beside an input (B, C, *S)");
   std::vector<int64_t> out;
   for (int64_t a = 2; a < grad.dim(); ++a) out.push_back(grad.size(a));
   const Problem p = problem(op, input, offsets, groups, grad.size(1), out, stride, upsample);
+  const bool columns = by_column(p) && (channels_last(input) || channels_last(grad));
+  const auto laid_out = [&](const Tensor& t) {
+    return columns ? with_channels_last(t) : plain(op, "", t, ScalarType::Float);
+  };
+  const Tensor g = laid_out(grad), x = laid_out(input);
   Tensor result = torch::stable::new_empty(input, {grad.size(1), p.in_channels, p.taps});
-  const float *g = grad.const_data_ptr<float>(), *x = input.const_data_ptr<float>();
-  float* w = result.mutable_data_ptr<float>();
-  atrous::tap_conv_weight(p, g, x, w, kernels(op, isa), parallel);
+  atrous::tap_conv_weight(columns ? columns_of(p) : p, g.const_data_ptr<float>(), x.const_data_ptr<float>(),
+                          result.mutable_data_ptr<float>(), kernels(op, isa), parallel);
   return result;
 }
 

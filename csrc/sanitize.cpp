@@ -53,21 +53,22 @@ void in_three(int64_t items, int64_t grain, const atrous::Body& body) {
   }
 }
 
-// One line: name batch groups in_channels out_channels taps axes per_pair bias, (in out stride upsample) of three axes,
-// offsets.
+// One line: name batch groups in_channels out_channels taps axes per_pair channels_last bias, (in out stride upsample)
+// of four axes, offsets.
 bool run(std::istringstream& line, std::string& name) {
   Problem p{};
   bool has_bias = false;
-  line >> name >> p.batch >> p.groups >> p.in_channels >> p.out_channels >> p.taps >> p.axes >> p.per_pair >> has_bias;
+  line >> name >> p.batch >> p.groups >> p.in_channels >> p.out_channels >> p.taps >> p.axes >> p.per_pair >>
+      p.channels_last >> has_bias;
   for (atrous::Axis& axis : p.axis) line >> axis.in >> axis.out >> axis.stride >> axis.upsample;
   std::vector<int32_t> offsets;
   for (int32_t offset; line >> offset;) offsets.push_back(offset);
   offsets.shrink_to_fit();
   p.offsets = offsets.data();
-  const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
+  const int64_t channels = p.channels(), list = p.in_channels * p.taps, planes = p.groups * p.out_channels;
   const Buffer input(p.batch * p.groups * p.in_channels * p.in_size(), 1), weight(channels * list, 2),
       bias(channels, 3);
-  const Buffer grad(p.batch * channels * p.out_size(), 4), output(grad.size), weight_grad(weight.size);
+  const Buffer grad(p.batch * planes * p.out_size(), 4), output(grad.size), weight_grad(weight.size);
   const float* b = has_bias ? bias.data.get() : nullptr;
   for (int64_t o = 0; o < channels; ++o) {
     atrous::exact::tap_conv(p, o, input.data.get(), weight.data.get(), b, output.data.get());

@@ -23,16 +23,18 @@ def line(
     stride: Sequence[int],
     upsample: Sequence[int],
     bias: bool,
-) -> str:
-    """Return one call as the driver reads it; `input` and `weight` are shapes."""
-    groups = input[1] // weight[1]
-    offsets = offsets.clamp(-(2**31 - 1), 2**31 - 1)  # as the functional saturates them
-    fields = [input[0], groups, weight[1], weight[0] // groups, weight[2], offsets.shape[-1]]
-    fields += [int(offsets.ndim == 4), int(bias)]
-    fields += [1] * 4 * (5 - len(input))
-    for axis in zip(input[2:], out, stride, upsample, strict=True):
-        fields += axis
-    return " ".join(map(str, [name, *fields, *offsets.flatten().tolist()]))
+) -> list[str]:
+    """Return one call as the driver reads it, and again with channels last where the kernels have that."""
+    groups, ndim, pairs = input[1] // weight[1], offsets.shape[-1], int(offsets.ndim == 4)
+    numbers = offsets.clamp(-(2**31 - 1), 2**31 - 1).flatten().tolist()  # as the functional saturates them
+    axes = [field for axis in zip(input[2:], out, stride, upsample, strict=True) for field in axis]
+    axes = [1] * 4 * (3 - ndim) + axes
+    channels = groups, weight[1], weight[0] // groups, weight[2], ndim, pairs
+    calls = [[name, input[0], *channels, 0, int(bias), 1, 1, 1, 1, *axes, *numbers]]
+    if not pairs and weight[1] == 1 and weight[0] == groups:
+        channels = 1, 1, 1, weight[2], ndim, pairs
+        calls.append([f"{name}-last", input[0], *channels, 1, int(bias), *axes, groups, groups, 1, 1, *numbers])
+    return [" ".join(map(str, call)) for call in calls]
 
 
 def tap_cases() -> list[str]:
@@ -47,7 +49,7 @@ def tap_cases() -> list[str]:
         if out is None:
             out = [-(-((n - 1) * u + 1) // s) if n else 0 for n, s, u in zip(size, stride, upsample, strict=True)]
         out = (out,) * case.ndim if isinstance(out, int) else out
-        lines.append(line(case.name, batched.shape, weight.shape, offsets, out, stride, upsample, bias is not None))
+        lines.extend(line(case.name, batched.shape, weight.shape, offsets, out, stride, upsample, bias is not None))
     return lines
 
 
@@ -63,7 +65,7 @@ def conv_cases() -> list[str]:
         offsets, ones = torch.tensor(list(taps)), (1,) * case.ndim
         out = geometry.output_size(case.size)
         shape = weight.flatten(2).shape
-        lines.append(line(case.name, batched.shape, shape, offsets, out, geometry.stride, ones, bias is not None))
+        lines.extend(line(case.name, batched.shape, shape, offsets, out, geometry.stride, ones, bias is not None))
     return lines
 
 
@@ -75,6 +77,8 @@ def random_cases() -> list[str]:
         axes = draw.choice([1, 2, 2, 3])
         size = [draw.choice([1, 2, 3, 5, 8, 9] if axes == 3 else [1, 2, 7, 8, 15, 16, 17, 33, 65]) for _ in range(axes)]
         groups, inner, outer = (draw.choice([1, 1, 2, 3]) for _ in range(3))
+        if draw.random() < 0.3:
+            groups, inner, outer = draw.choice([5, 8, 17, 40]), 1, 1  # as many channels as a vector, and more
         stride, upsample = ([draw.choice([1, 1, 2, 3]) for _ in range(axes)] for _ in range(2))
         out = [draw.choice([n, 2 * n, n + 3]) for n in size]
         taps, reach, pairs = draw.choice([1, 4, 9, 40]), draw.choice([1, 5, 40, 10**6]), draw.random() < 0.5
@@ -82,7 +86,7 @@ def random_cases() -> list[str]:
         count = torch.Size(shape).numel()
         offsets = torch.tensor([draw.randint(-reach, reach) for _ in range(count)]).reshape(shape)
         input, weight = (draw.choice([1, 2]), groups * inner, *size), (groups * outer, inner, taps)
-        lines.append(line(f"random-{index}", input, weight, offsets, out, stride, upsample, draw.random() < 0.5))
+        lines.extend(line(f"random-{index}", input, weight, offsets, out, stride, upsample, draw.random() < 0.5))
     return lines
 
 
@@ -97,10 +101,10 @@ def large_cases() -> list[str]:
             out = [(n - 1) * upsample // stride + 1 for n in size]
             name = f"large-{'x'.join(map(str, size))}-s{stride}-u{upsample}"
             taps = (2, 1, len(offsets))
-            lines.append(line(name, (1, 2, *size), taps, offsets, out, (stride,) * ndim, (upsample,) * ndim, True))
+            lines.extend(line(name, (1, 2, *size), taps, offsets, out, (stride,) * ndim, (upsample,) * ndim, True))
     draw = torch.Generator().manual_seed(0)
     scattered = torch.randint(-3000, 3001, (2, 1, 400, 1), generator=draw)
-    lines.append(line("scattered", (1, 2, 7000), (2, 1, 400), scattered, (7000,), (1,), (1,), False))
+    lines.extend(line("scattered", (1, 2, 7000), (2, 1, 400), scattered, (7000,), (1,), (1,), False))
     return lines
 
 

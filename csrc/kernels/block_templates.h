@@ -8,6 +8,12 @@
 namespace atrous {
 namespace {
 
+// S with weights (or accumulators) of its own for each column.
+template <class S>
+struct ByColumn : S {
+  static constexpr bool kByColumn = true;
+};
+
 #define ATROUS_UNROLL _Pragma("GCC unroll 32")
 #define ATROUS_INLINE inline __attribute__((always_inline))
 
@@ -99,7 +105,9 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
   typename S::First valid[V];
   ATROUS_UNROLL for (int v = 0; v < V; ++v) valid[v] = S::first(block.valid - v * S::L);
   typename S::V sum[A * R][V];
-  const auto start = S::set(bias ? *bias : 0.0f);
+  static_assert(V == 1 || !S::kByColumn);
+  typename S::V start = S::set(0.0f);
+  if (bias) start = S::kByColumn ? S::load(bias + block.column) : S::set(*bias);
   ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = start;
   if (!bias) {
     ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
@@ -112,7 +120,10 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
     constexpr int N = decltype(height)::kTaps;
     each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       typename S::V w[N];
-      ATROUS_UNROLL for (int n = 0; n < N; ++n) w[n] = S::set(weights[packed + n]);
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+        w[n] =
+            S::kByColumn ? S::load(weights + (packed + n) * block.weights + block.column) : S::set(weights[packed + n]);
+      }
       each_row<S, A, R + N - 1, V>(x, lanes, pitch, span,
                                    [&](int l, int m, int v, auto value) __attribute__((always_inline)) {
                                      ATROUS_UNROLL for (int n = 0; n < N; ++n) {
@@ -144,16 +155,17 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
   each_span(block, [&](const Span& span, auto height) __attribute__((always_inline)) {
     constexpr int N = decltype(height)::kTaps;
     each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
-      float* const total = accumulators + packed * S::kSlot;
+      const int64_t slot = S::kByColumn ? block.weights : S::kSlot;
+      float* const total = accumulators + packed * slot + (S::kByColumn ? block.column : 0);
       typename S::V sum[N];
-      ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * S::kSlot);
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * slot);
       each_row<S, A, R + N - 1, V>(x, lanes, pitch, span,
                                    [&](int l, int m, int v, auto value) __attribute__((always_inline)) {
                                      ATROUS_UNROLL for (int n = 0; n < N; ++n) {
                                        if (m - n >= 0 && m - n < R) sum[n] = S::fma(g[l * R + m - n][v], value, sum[n]);
                                      }
                                    });
-      ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * S::kSlot, sum[n]);
+      ATROUS_UNROLL for (int n = 0; n < N; ++n) S::store(total + n * slot, sum[n]);
     });
   });
 }

@@ -58,10 +58,11 @@ struct Block {
   int64_t valid;
   int64_t apart;    // between lines of the outputs
   uint32_t stored;  // bit l * (block's rows) + i: row i of line l is an output
+  int64_t weights;  // where each column has its own weights (or accumulators): floats from a tap's to the next tap's
   Ahead* ahead;
 };
 
-// y (+)= taps: starts from *bias, or from y itself where bias is null.
+// y (+)= taps: starts from *bias (by column: from bias[column]), or from y itself where bias is null.
 using ConvBlock = void (*)(const Block& block, const float* weights, const float* bias, float* y, int64_t y_pitch);
 // accumulators += gradient times shifted input, lane by lane.
 using GradBlock = void (*)(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators);
@@ -80,8 +81,9 @@ struct Kernels {
   int line_rows[kMaxLines + 1];
   ConvBlock conv_lines[kMaxLines + 1];
   GradBlock grad_lines[kMaxLines + 1];
-  const Kernels* half;    // blocks of single vectors half as wide, or null
-  const Kernels* second;  // blocks of single vectors that read every second column of their sources, or null
+  const Kernels* half;       // blocks of single vectors half as wide, or null
+  const Kernels* second;     // blocks of single vectors that read every second column of their sources, or null
+  const Kernels* by_column;  // blocks of single vectors with weights of their own for each column
   float (*sum)(const float* lanes);
   void (*copy)(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
                int64_t columns);

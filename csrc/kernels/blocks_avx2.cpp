@@ -12,6 +12,7 @@ struct Avx2 {
   static constexpr int L = 8;
   static constexpr int kSlot = L;
   static constexpr int kStep = 1;
+  static constexpr bool kByColumn = false;
   struct Mask {};
   static Mask all() { return {}; }
   static Mask between(int64_t, int64_t) { return {}; }
@@ -65,20 +66,32 @@ struct Avx2 {
   static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 };
 
+template <class S>
+void add_single_vectors(Kernels& k) {
+  k.lanes = S::L;
+  add_conv<S, 1, 1, 2, 4, 6, 8>(k);
+  add_grad<S, 1, 1, 2, 4, 8>(k);
+  add_lines<S, 2, 4>(k);
+  add_lines<S, 4, 2>(k);
+}
+
 }  // namespace
 
 const Kernels* kernels_avx2() {
+  static const Kernels by_column = [] {
+    Kernels k{};
+    add_single_vectors<ByColumn<Avx2>>(k);
+    return k;
+  }();
   static const Kernels kernels = [] {
     Kernels k{};
     add_rows<Avx2>(k);
-    add_conv<Avx2, 1, 1, 2, 4, 6, 8>(k);
+    add_single_vectors<Avx2>(k);
     add_conv<Avx2, 2, 1, 2, 4>(k);
     add_conv<Avx2, 4, 1, 2>(k);
-    add_grad<Avx2, 1, 1, 2, 4, 8>(k);
     add_grad<Avx2, 2, 1, 2, 4>(k);
     add_grad<Avx2, 4, 1>(k);
-    add_lines<Avx2, 2, 4>(k);
-    add_lines<Avx2, 4, 2>(k);
+    k.by_column = &by_column;
     return k;
   }();
   return &kernels;

@@ -28,6 +28,7 @@ struct Avx512 {
   static constexpr int L = 16;
   static constexpr int kSlot = L;
   static constexpr int kStep = 1;
+  static constexpr bool kByColumn = false;
   using Mask = __mmask16;
   static Mask all() { return 0xffff; }
   // Lanes in [begin, end).
@@ -79,6 +80,7 @@ struct Avx512Half {
   static constexpr int L = 8;
   static constexpr int kSlot = Avx512::L;
   static constexpr int kStep = 1;
+  static constexpr bool kByColumn = false;
   using Mask = __mmask8;
   static Mask all() { return 0xff; }
   static Mask between(int64_t begin, int64_t end) {
@@ -173,6 +175,7 @@ Kernels single_vectors() {
 
 const Kernels* kernels_avx512() {
   static const Kernels second = single_vectors<Avx512Second, Avx512HalfSecond>();
+  static const Kernels by_column = single_vectors<ByColumn<Avx512>, ByColumn<Avx512Half>>();
   static const Kernels kernels = [] {
     Kernels k = single_vectors<Avx512, Avx512Half>();
     add_conv<Avx512, 2, 1, 2, 4, 6, 8, 12>(k);
@@ -184,6 +187,7 @@ const Kernels* kernels_avx512() {
     add_rows<Avx512>(k);
     k.masks = true;
     k.second = &second;
+    k.by_column = &by_column;
     return k;
   }();
   return &kernels;

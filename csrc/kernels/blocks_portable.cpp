@@ -10,6 +10,7 @@ struct Portable {
   static constexpr int L = 4;
   static constexpr int kSlot = L;
   static constexpr int kStep = 1;
+  static constexpr bool kByColumn = false;
   struct Mask {};
   static Mask all() { return {}; }
   static Mask between(int64_t, int64_t) { return {}; }
@@ -43,17 +44,29 @@ struct Portable {
   static V fma(V a, V b, V c) { return a * b + c; }
 };
 
+template <class S>
+void add_single_vectors(Kernels& k) {
+  k.lanes = S::L;
+  add_conv<S, 1, 1, 2, 4, 8>(k);
+  add_grad<S, 1, 1, 2, 4, 8>(k);
+}
+
 }  // namespace
 
 const Kernels* kernels_portable() {
+  static const Kernels by_column = [] {
+    Kernels k{};
+    add_single_vectors<ByColumn<Portable>>(k);
+    return k;
+  }();
   static const Kernels kernels = [] {
     Kernels k{};
     add_rows<Portable>(k);
-    add_conv<Portable, 1, 1, 2, 4, 8>(k);
+    add_single_vectors<Portable>(k);
     add_conv<Portable, 2, 1, 2, 4>(k);
     add_conv<Portable, 4, 1>(k);
-    add_grad<Portable, 1, 1, 2, 4, 8>(k);
     add_grad<Portable, 2, 1, 2, 4>(k);
+    k.by_column = &by_column;
     return k;
   }();
   return &kernels;

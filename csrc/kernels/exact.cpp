@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "taps.h"
 
 namespace atrous::exact {
@@ -31,30 +29,37 @@ Reach reach(const Axis& axis, int64_t offset) {
 // Calls f(p, i) for every output index p and input index i that the tap joins.
 template <class F>
 void each_pair(const Problem& problem, int64_t o, int64_t c, int64_t t, const F& f) {
-  Reach r[3];
-  for (int a = 0; a < 3; ++a) r[a] = reach(problem.axis[a], problem.offset(o, c, t, a));
-  int64_t iz = r[0].pixel;
-  for (int64_t z = r[0].first; z < r[0].last; z += r[0].step, iz += r[0].jump) {
-    int64_t iy = r[1].pixel;
-    for (int64_t y = r[1].first; y < r[1].last; y += r[1].step, iy += r[1].jump) {
-      const int64_t p = (z * problem.axis[1].out + y) * problem.axis[2].out;
-      const int64_t i = (iz * problem.axis[1].in + iy) * problem.axis[2].in;
-      int64_t ix = r[2].pixel;
-      for (int64_t x = r[2].first; x < r[2].last; x += r[2].step, ix += r[2].jump) f(p + x, i + ix);
+  Reach r[4];
+  for (int a = 0; a < 4; ++a) r[a] = reach(problem.axis[a], problem.offset(o, c, t, a));
+  if (problem.channels_last) r[3] = {o, o + 1, 1, o, 1};
+  const auto along = [&](const auto& self, int a, int64_t p, int64_t i) -> void {
+    if (a == 4) return f(p, i);
+    int64_t pixel = r[a].pixel;
+    for (int64_t at = r[a].first; at < r[a].last; at += r[a].step, pixel += r[a].jump) {
+      self(self, a + 1, p * problem.axis[a].out + at, i * problem.axis[a].in + pixel);
     }
-  }
+  };
+  along(along, 0, 0, 0);
 }
+
+// Where output channel o lies among the planes: with channels last there is one plane of all.
+struct Planes {
+  Planes(const Problem& p, int64_t o)
+      : outputs(p.groups * p.out_channels), output(p.channels_last ? 0 : o), group(output / p.out_channels) {}
+  int64_t outputs, output, group;
+};
 
 }  // namespace
 
 void tap_conv(const Problem& problem, int64_t o, const float* input, const float* weight, const float* bias,
               float* output) {
-  const int64_t group = o / problem.out_channels, outputs = problem.groups * problem.out_channels;
+  const Planes at(problem, o);
   for (int64_t b = 0; b < problem.batch; ++b) {
-    float* y = output + (b * outputs + o) * problem.out_size();
-    std::fill_n(y, problem.out_size(), bias ? bias[o] : 0.0f);
+    float* y = output + (b * at.outputs + at.output) * problem.out_size();
+    const int64_t apart = problem.channels_last ? problem.axis[3].out : 1;
+    for (int64_t p = problem.channels_last ? o : 0; p < problem.out_size(); p += apart) y[p] = bias ? bias[o] : 0.0f;
     for (int64_t c = 0; c < problem.in_channels; ++c) {
-      const float* x = input + ((b * problem.groups + group) * problem.in_channels + c) * problem.in_size();
+      const float* x = input + ((b * problem.groups + at.group) * problem.in_channels + c) * problem.in_size();
       for (int64_t t = 0; t < problem.taps; ++t) {
         const float w = weight[(o * problem.in_channels + c) * problem.taps + t];
         each_pair(problem, o, c, t, [&](int64_t p, int64_t i) { y[p] += w * x[i]; });
@@ -64,13 +69,13 @@ void tap_conv(const Problem& problem, int64_t o, const float* input, const float
 }
 
 void tap_conv_weight(const Problem& problem, int64_t o, const float* grad, const float* input, float* weight_grad) {
-  const int64_t group = o / problem.out_channels, outputs = problem.groups * problem.out_channels;
+  const Planes at(problem, o);
   for (int64_t c = 0; c < problem.in_channels; ++c) {
     for (int64_t t = 0; t < problem.taps; ++t) {
       double total = 0;  // one accumulator for a whole batch: float32 would lose digits that the fast path keeps
       for (int64_t b = 0; b < problem.batch; ++b) {
-        const float* g = grad + (b * outputs + o) * problem.out_size();
-        const float* x = input + ((b * problem.groups + group) * problem.in_channels + c) * problem.in_size();
+        const float* g = grad + (b * at.outputs + at.output) * problem.out_size();
+        const float* x = input + ((b * problem.groups + at.group) * problem.in_channels + c) * problem.in_size();
         each_pair(problem, o, c, t, [&](int64_t p, int64_t i) { total += static_cast<double>(g[p]) * x[i]; });
       }
       weight_grad[(o * problem.in_channels + c) * problem.taps + t] = static_cast<float>(total);

@@ -28,23 +28,26 @@ Seen see(const Phases& axis, int64_t phase, int64_t offset) {
 }
 
 struct Tap {
-  int64_t channel, depth, row_phase, column_phase, out_column, dx, dy, packed;
-  auto column() const { return std::tie(channel, depth, row_phase, column_phase, out_column, dx); }
+  int64_t channel, depth[2], row_phase, column_phase, out_column, dx, dy, packed;
+  auto column() const { return std::tie(channel, depth[0], depth[1], row_phase, column_phase, out_column, dx); }
 };
 
 std::vector<Tap> visible_taps(const Problem& problem, int64_t o, int64_t row_phase, const Phases& ys,
                               const Phases& xs) {
-  const Axis& deep = problem.axis[0];
+  const auto sees = [&](const Axis& deep, int64_t dz) {
+    return dz <= (deep.in - 1) * deep.upsample && dz >= -(deep.out - 1) * deep.stride;
+  };
   std::vector<Tap> taps;
   for (int64_t c = 0; c < problem.in_channels; ++c) {
     for (int64_t t = 0; t < problem.taps; ++t) {
-      const int64_t dz = problem.offset(o, c, t, 0);
-      if (dz > (deep.in - 1) * deep.upsample || dz < -(deep.out - 1) * deep.stride) continue;
-      const Seen y = see(ys, row_phase, problem.offset(o, c, t, 1));
+      const int64_t deep[2] = {problem.offset(o, c, t, 0), problem.offset(o, c, t, 1)};
+      if (!sees(problem.axis[0], deep[0]) || !sees(problem.axis[1], deep[1])) continue;
+      const Seen y = see(ys, row_phase, problem.offset(o, c, t, 2));
       if (!y.any) continue;
       for (int64_t out = 0; out < std::min(xs.upsample, xs.out); ++out) {
-        const Seen x = see(xs, out, problem.offset(o, c, t, 2));
-        if (x.any) taps.push_back({c, dz, y.phase, x.phase, out, x.offset, y.offset, c * problem.taps + t});
+        const Seen x = see(xs, out, problem.offset(o, c, t, 3));
+        if (x.any)
+          taps.push_back({c, {deep[0], deep[1]}, y.phase, x.phase, out, x.offset, y.offset, c * problem.taps + t});
       }
     }
   }
@@ -75,7 +78,7 @@ int run_height(int64_t n) {
 }
 
 struct Placed {
-  std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t> window;
+  std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t> window;
   int64_t out_column, first, dx;
   int height;
   size_t tap;
@@ -92,7 +95,7 @@ std::vector<Placed> place_runs(const std::vector<Tap>& taps, int64_t step) {
       const Tap& tap = taps[begin];
       const int64_t chain = floor_div(tap.dy, step);
       const int height = run_height(static_cast<int64_t>(end - begin));
-      runs.push_back({{tap.channel, tap.depth, tap.row_phase, tap.column_phase, tap.dy - chain * step,
+      runs.push_back({{tap.channel, tap.depth[0], tap.depth[1], tap.row_phase, tap.column_phase, tap.dy - chain * step,
                        floor_div(chain + kChain / 2, kChain), floor_div(tap.dx + kColumns / 2, kColumns)},
                       tap.out_column,
                       chain,
@@ -119,7 +122,7 @@ Phases::Phases(const Axis& axis)
       out(axis.out) {}
 
 Plan make_plan(const Problem& problem, int64_t o, int64_t row_phase) {
-  const Phases ys(problem.axis[1]), xs(problem.axis[2]);
+  const Phases ys(problem.axis[2]), xs(problem.axis[3]);
   const std::vector<Tap> taps = visible_taps(problem, o, row_phase, ys, xs);
   Plan plan;
   plan.step = common_step(taps);
@@ -130,8 +133,17 @@ Plan make_plan(const Problem& problem, int64_t o, int64_t row_phase) {
     const int64_t last = run.first + run.height - 1;
     const bool new_window = i == 0 || run.window != runs[i - 1].window;
     if (new_window) {
-      plan.windows.push_back({tap.channel, tap.depth, tap.row_phase, tap.column_phase, ys.inputs(tap.row_phase),
-                              xs.inputs(tap.column_phase), std::get<4>(run.window), run.first, last, run.dx, run.dx});
+      plan.windows.push_back({tap.channel,
+                              {tap.depth[0], tap.depth[1]},
+                              tap.row_phase,
+                              tap.column_phase,
+                              ys.inputs(tap.row_phase),
+                              xs.inputs(tap.column_phase),
+                              std::get<5>(run.window),
+                              run.first,
+                              last,
+                              run.dx,
+                              run.dx});
     }
     Window& window = plan.windows.back();
     window.first = std::min(window.first, run.first);

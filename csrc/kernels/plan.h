@@ -15,11 +15,12 @@ namespace atrous {
 
 // Rounded up, for any a and a positive b.
 inline int64_t ceil_div(int64_t a, int64_t b) { return a > 0 ? (a + b - 1) / b : -(-a / b); }
+inline int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // A part of the input planes that some taps read: rows dealt by (line, step), columns side by side.
 struct Window {
-  int64_t channel;  // of the group
-  int64_t depth;    // the taps' offset along axis 0
+  int64_t channel;   // of the group
+  int64_t depth[2];  // the taps' offsets along the axes of depth
   int64_t row_phase, column_phase;
   int64_t height, width;  // of the whole phase plane
   int64_t row;            // remainder of the taps' row offset, in [0, step)

@@ -11,8 +11,6 @@ constexpr int64_t kTargetFloats = 96 * 1024, kLeastSteps = 16, kMostColumns = 20
 // In place a tile costs no scratch, but its plan grows with it, and with the groups of taps: 56 bytes a span.
 constexpr int64_t kMostInPlace = 256 * 1024, kMostColumnsInPlace = 16 * 1024, kMostSpans = 16 * 1024;
 
-int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
 struct Cut {
   int64_t lines, steps, columns;
 };
@@ -40,7 +38,8 @@ void place_columns(const Plan& plan, int lanes, int64_t columns, bool whole, Lay
 // instead of one, so only where copies would cost more: of several phases, for one output, on narrow planes.
 bool reads_in_place(const Problem& problem, const Plan& plan, const Phases& columns, const Kernels& kernels,
                     int64_t apart) {
-  const bool image = problem.axis[0].in == 1 && problem.axis[0].out == 1;
+  if (problem.channels_last) return kernels.masks;  // each vector is read once or twice
+  const bool image = problem.axis[1].in == 1 && problem.axis[1].out == 1;
   if (apart % (image ? 512 : 256) == 0) return false;
   if (columns.stride == 2) {
     return kernels.second && (problem.per_pair || problem.out_channels == 1) &&
@@ -110,7 +109,7 @@ void place_rows(const Plan& plan, const Cut& cut, Layout& layout) {
 }  // namespace
 
 Schedule make_schedule(const Problem& problem, int64_t o, const Kernels& kernels, int64_t parts) {
-  const Phases ys(problem.axis[1]), xs(problem.axis[2]);
+  const Phases ys(problem.axis[2]), xs(problem.axis[3]);
   Schedule schedule;
   for (int64_t phase = 0; phase < std::min(ys.upsample, ys.out); ++phase) {
     const int64_t height = ys.outputs(phase), width = xs.outputs(0);
@@ -118,7 +117,7 @@ Schedule make_schedule(const Problem& problem, int64_t o, const Kernels& kernels
     const Plan& plan = schedule.plans.emplace_back(make_plan(problem, o, phase));
     Layout& layout = schedule.layouts.emplace_back();
     layout.row_phase = phase;
-    const int64_t apart = plan.step * ys.stride * problem.axis[2].in;
+    const int64_t apart = plan.step * ys.stride * problem.axis[3].in;
     layout.in_place = reads_in_place(problem, plan, xs, kernels, apart);
     const int64_t columns = std::min(width, layout.in_place ? kMostColumnsInPlace : kMostColumns);
     place_columns(plan, kernels.lanes, columns, columns == width, layout);

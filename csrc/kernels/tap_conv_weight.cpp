@@ -14,8 +14,8 @@ class Call {
  public:
   Call(const Problem& problem, const float* grad, const float* input, const Kernels& kernels)
       : p(problem), grad_(grad), input_(input), kernels_(kernels) {
-    if (!p.per_pair) shared_ = make_schedule(p, 0, kernels, ceil_div(parts_, p.batch * p.axis[0].out));
-    walk_ = {p.per_pair ? 1 : static_cast<int64_t>(shared_.tiles.size()), p.batch, 1, p.axis[0].out, p.per_pair};
+    if (!p.per_pair) shared_ = make_schedule(p, 0, kernels, ceil_div(parts_, p.batch * p.depths()));
+    walk_ = {p.per_pair ? 1 : static_cast<int64_t>(shared_.tiles.size()), p.batch, 1, p.depths(), p.per_pair};
     chunks = std::min(walk_.size(), parts_);
     jobs = all_.count * per_unit_ * chunks;
     partial.resize(static_cast<size_t>(chunks * channels * list));
@@ -32,7 +32,7 @@ class Call {
   }
 
   const Problem& p;
-  const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
+  const int64_t channels = p.channels(), list = p.in_channels * p.taps;
   int64_t chunks, jobs;
   std::vector<float> partial;  // (chunks, channels, list)
 
@@ -42,22 +42,22 @@ class Call {
     const int64_t last = std::min(first + together_, (unit + 1) * all_.outputs);
     std::vector<int64_t> before{0};  // each plan's taps among those of all
     for (const Plan& plan : schedule.plans) before.push_back(before.back() + static_cast<int64_t>(plan.taps.size()));
-    const int64_t apart = before.back() * kernels_.lanes;
+    const int64_t apart = before.back() * slot_;
     sums.assign(static_cast<size_t>((last - first) * apart), 0.0f);
     const int64_t begin = walk_.size() * chunk / chunks, end = walk_.size() * (chunk + 1) / chunks;
     Item item = walk_.at(begin);
     for (int64_t index = begin; index < end; ++index) {
       // What comes next: this chunk's next item, or its first again, of the next outputs.
       const Item next = index + 1 == end ? walk_.at(begin) : walk_.next(item);
-      const int64_t next_first = index + 1 == end ? last % channels : first;
+      const int64_t next_first = index + 1 == end ? last % planes_ : first;
       const auto add = [&](const Tile& tile, const Tile& next_tile) {
         const auto plan = static_cast<size_t>(tile.plan);
         for (size_t batch = 0; batch < schedule.layouts[plan].batches.size(); ++batch) {
           runner.turn_to(schedule, tile, batch, item.depth);
           runner.fill(input_of(item, first));
           for (int64_t o = first; o < last; ++o) {
-            runner.expect(schedule, next_tile, input_of(next, next_first), grad_of(next, next_first));
-            runner.grad(grad_of(item, o), sums.data() + (o - first) * apart + before[plan] * kernels_.lanes);
+            runner.expect(schedule, next_tile, next.depth, input_of(next, next_first), grad_of(next, next_first));
+            runner.grad(grad_of(item, o), sums.data() + (o - first) * apart + before[plan] * slot_);
           }
         }
       };
@@ -73,8 +73,13 @@ class Call {
     for (int64_t o = first; o < last; ++o) {
       for (const Plan& plan : schedule.plans) {
         for (const int64_t tap : plan.taps) {
-          partial[static_cast<size_t>((chunk * channels + o) * list + tap)] = kernels_.sum(sum);
-          sum += kernels_.lanes;
+          float* const to = partial.data() + (chunk * channels + o) * list + tap;
+          if (p.channels_last) {
+            for (int64_t c = 0; c < channels; ++c) to[c * list] = sum[c];
+          } else {
+            *to = kernels_.sum(sum);
+          }
+          sum += slot_;
         }
       }
     }
@@ -84,14 +89,17 @@ class Call {
     return input_ + (item.sample * p.groups + o / p.out_channels) * p.in_channels * p.in_size();
   }
   const float* grad_of(const Item& item, int64_t o) const {
-    return grad_ + ((item.sample * channels + o) * p.axis[0].out + item.depth) * p.axis[1].out * p.axis[2].out;
+    return grad_ + ((item.sample * planes_ + o) * p.depths() + item.depth) * p.axis[2].out * p.axis[3].out;
   }
 
   const float *const grad_, *const input_;
   const Kernels& kernels_;
   const Units all_{p};
+  const int64_t planes_ = p.groups * p.out_channels;
+  // Accumulators of one tap: lanes to be added up, or one for each channel.
+  const int64_t slot_ = p.channels_last ? align_up(channels, kernels_.lanes) : kernels_.lanes;
   // So many outputs of a unit at once that their accumulators stay within bounds.
-  const int64_t together_ = std::clamp<int64_t>(kAccumulatorFloats / (list * kernels_.lanes), 1, all_.outputs);
+  const int64_t together_ = std::clamp<int64_t>(kAccumulatorFloats / (list * slot_), 1, all_.outputs);
   const int64_t per_unit_ = ceil_div(all_.outputs, together_);
   const int64_t parts_ = parts_of(p, all_.count* all_.outputs);
   Schedule shared_;
@@ -102,7 +110,7 @@ class Call {
 
 void tap_conv_weight(const Problem& p, const float* grad, const float* input, float* weight_grad,
                      const Kernels& kernels, const Parallel& parallel) {
-  const int64_t channels = p.groups * p.out_channels, list = p.in_channels * p.taps;
+  const int64_t channels = p.channels(), list = p.in_channels * p.taps;
   if (channels * list == 0) return;
   if (p.batch * p.out_size() == 0) {
     std::fill_n(weight_grad, channels * list, 0.0f);

@@ -14,20 +14,27 @@ struct Axis {
 };
 
 // A call, apart from its buffers: input (B, G * C, *in), weight (G * D, C, T), output (B, G * D, *out), all contiguous.
+//
+// Channels that lie last in memory, each with its own weight and all with the same offsets, are a last axis that no tap
+// moves along: input (B, *in), weight (channels, T), output (B, *out), with one group of one channel.
 struct Problem {
   int64_t batch, groups, in_channels, out_channels, taps;
-  Axis axis[3];            // depth, height, width; axes that the call lacks are of one pixel
-  int axes;                // N: the offsets hold the last N of them
+  Axis axis[4];            // two of depth, then rows and columns; axes that the call lacks are of one pixel
+  int axes;                // N: the offsets hold the last N of them, or the last before the channels
   const int32_t* offsets;  // (T, N) or, per pair, (G * D, C, T, N)
   bool per_pair;
+  bool channels_last;
 
-  int64_t in_size() const { return axis[0].in * axis[1].in * axis[2].in; }
-  int64_t out_size() const { return axis[0].out * axis[1].out * axis[2].out; }
+  int64_t in_size() const { return axis[0].in * axis[1].in * axis[2].in * axis[3].in; }
+  int64_t out_size() const { return axis[0].out * axis[1].out * axis[2].out * axis[3].out; }
+  int64_t depths() const { return axis[0].out * axis[1].out; }
+  // Rows of the weight.
+  int64_t channels() const { return channels_last ? axis[3].out : groups * out_channels; }
 
-  // The offset of tap t, from channel c to output channel o (of all), along axis 0, 1 or 2.
+  // The offset of tap t, from channel c to output channel o (of all), along an axis.
   int64_t offset(int64_t o, int64_t c, int64_t t, int a) const {
-    const int n = a - (3 - axes);
-    if (n < 0) return 0;
+    const int n = a - (4 - axes) + channels_last;
+    if (n < 0 || n >= axes) return 0;
     const int64_t pair = per_pair ? o * in_channels + c : 0;
     return offsets[(pair * taps + t) * axes + n];
   }

@@ -40,32 +40,41 @@ TileRunner::TileRunner(const Problem& problem, const Kernels& kernels, bool for_
     : problem_(problem),
       kernels_(kernels),
       for_grad_(for_grad),
-      rows_(problem.axis[1]),
-      columns_(problem.axis[2]),
+      rows_(problem.axis[2]),
+      columns_(problem.axis[3]),
       scratch_(thread_scratch()) {}
 
 void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batch, int64_t z) {
   const auto index = static_cast<size_t>(tile.plan);
   const Batch* const chosen = &schedule.layouts[index].batches[batch];
   const bool same_tile = tile_ == &tile && batch_ == chosen;
-  const Axis& deep = problem_.axis[0];
   // Planes of a volume differ in where they lie; those of an image do not.
-  if (same_tile && deep.in == 1 && deep.out == 1) return;
+  if (same_tile && z == z_) return;
   tile_ = &tile;
   plan_ = &schedule.plans[index];
   layout_ = &schedule.layouts[index];
   batch_ = chosen;
+  z_ = z;
   here_.clear();
   starts_.clear();
-  const int64_t plane = problem_.axis[1].in * problem_.axis[2].in;
+  planes_.clear();
+  const int64_t plane = problem_.axis[2].in * problem_.axis[3].in;
   for (size_t w = 0; w < plan_->windows.size(); ++w) {
     const Window& window = plan_->windows[w];
-    const int64_t at = z * deep.stride + window.depth, pixel = at / deep.upsample;
-    here_.push_back(at >= 0 && at % deep.upsample == 0 && pixel < deep.in);
-    starts_.push_back(layout_->in_place ? (window.channel * deep.in + pixel) * plane + window.column_phase
-                                        : layout_->places[w].offset);
+    const int64_t depth[2] = {z / problem_.axis[1].out, z % problem_.axis[1].out};
+    bool here = true;
+    int64_t source = window.channel;
+    for (int a = 0; a < 2; ++a) {
+      const Axis& deep = problem_.axis[a];
+      const int64_t at = depth[a] * deep.stride + window.depth[a];
+      here = here && at >= 0 && at % deep.upsample == 0 && at / deep.upsample < deep.in;
+      source = source * deep.in + at / deep.upsample;
+    }
+    here_.push_back(here);
+    planes_.push_back(source * plane);
+    starts_.push_back(layout_->in_place ? planes_.back() + window.column_phase : layout_->places[w].offset);
   }
-  plan_copies(z);
+  plan_copies();
   if (!same_tile) {
     works_.clear();
     ASAN_POISON_MEMORY_REGION(scratch_, kScratchFloats * sizeof(float));
@@ -84,16 +93,14 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
   plan_blocks();
 }
 
-void TileRunner::plan_copies(int64_t z) {
+void TileRunner::plan_copies() {
   copies_.clear();
   if (layout_->in_place) return;
-  const Axis& deep = problem_.axis[0];
-  const int64_t width = problem_.axis[2].in, plane = problem_.axis[1].in * width, step = plan_->step;
+  const int64_t width = problem_.axis[3].in, step = plan_->step;
   for (size_t w = batch_->first_window; w < batch_->last_window; ++w) {
     if (!here_[w]) continue;
     const Window& window = plan_->windows[w];
     const Place& place = layout_->places[w];
-    const int64_t start = (window.channel * deep.in + (z * deep.stride + window.depth) / deep.upsample) * plane;
     const int64_t left = std::max<int64_t>(tile_->column + place.left, 0);
     const int64_t right = std::min(tile_->column + place.left + place.columns, window.width);
     const int64_t first = tile_->step + window.first, end = tile_->step_end + window.last;
@@ -103,7 +110,7 @@ void TileRunner::plan_copies(int64_t z) {
       if (rows <= 0 || left >= right) continue;
       const int64_t row = (line + window.row + step * begin) * rows_.stride + window.row_phase;
       const int64_t scratch_row = (line - tile_->line) * place.rows + begin - first;
-      copies_.push_back({start + row * width + left * columns_.stride + window.column_phase,
+      copies_.push_back({planes_[w] + row * width + left * columns_.stride + window.column_phase,
                          step * rows_.stride * width,
                          scratch_ + place.offset + scratch_row * layout_->pitch + left - tile_->column - place.left,
                          rows, right - left});
@@ -135,7 +142,7 @@ void TileRunner::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t r
     const Window& window = plan_->windows[w];
     const Place& place = layout_->places[w];
     // Row m of a line is image row line + window.row + plan.step * (first + m).
-    const int64_t first = step + group.first, width = problem_.axis[2].in;
+    const int64_t first = step + group.first, width = problem_.axis[3].in;
     uint64_t inside = 0;
     for (int64_t l = 0; l < lines; ++l) {
       const int64_t above = -line - l - window.row;
@@ -182,15 +189,17 @@ void TileRunner::plan_blocks() {
 }
 
 void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t phase_end) {
-  const auto compiled = [this](int64_t vectors, int64_t rows) {
-    return for_grad_ ? kernels_.grad[vectors][rows] != nullptr : kernels_.conv[vectors][rows] != nullptr;
+  const Kernels& blocks = problem_.channels_last                      ? *kernels_.by_column
+                          : layout_->in_place && columns_.stride == 2 ? *kernels_.second
+                                                                      : kernels_;
+  const auto compiled = [&](int64_t vectors, int64_t rows) {
+    return for_grad_ ? blocks.grad[vectors][rows] != nullptr : blocks.conv[vectors][rows] != nullptr;
   };
-  const Kernels& blocks = layout_->in_place && columns_.stride == 2 ? *kernels_.second : kernels_;
   const int lanes = kernels_.lanes;
   const int64_t widest = std::min(tile_->column_end, columns_.outputs(phase)) - tile_->column;
   const int64_t vectors = ceil_div(widest, lanes), rest = widest % lanes;
-  const int64_t full = kernels_.half && rest > 0 && rest <= kernels_.half->lanes ? vectors - 1 : vectors;
-  const int64_t usual = vectors > 1 ? 2 : 1, end = tile_->step + steps_of(line);
+  const int64_t full = blocks.half && rest > 0 && rest <= blocks.half->lanes ? vectors - 1 : vectors;
+  const int64_t usual = vectors > 1 && compiled(2, 1) ? 2 : 1, end = tile_->step + steps_of(line);
   int64_t tall = kMaxRows;
   while (!compiled(usual, tall)) --tall;
   for (int64_t i = tile_->step, room; i < end; i += room) {
@@ -218,10 +227,18 @@ void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t 
         const auto [first, last] = spans[static_cast<size_t>(f - phase)];
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
         const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * kernels->lanes);
-        const Block block{nullptr, nullptr,        nullptr,
-                          nullptr, layout_->pitch, !layout_->in_place,
-                          column,  valid,          rows_.upsample * columns_.out,
-                          stored,  &ahead_};
+        const Block block{nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          layout_->pitch,
+                          !layout_->in_place,
+                          column,
+                          valid,
+                          rows_.upsample * columns_.out,
+                          stored,
+                          align_up(problem_.axis[3].out, lanes),
+                          &ahead_};
         work_->pieces.push_back({kernels, lines > 1 ? kernels->conv_lines[lines] : kernels->conv[wide][room],
                                  lines > 1 ? kernels->grad_lines[lines] : kernels->grad[wide][room], block,
                                  row * columns_.out + column * columns_.upsample + f, wide, std::popcount(stored),
@@ -232,7 +249,8 @@ void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t 
   }
 }
 
-void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float* input, const float* output) {
+void TileRunner::expect(const Schedule& schedule, const Tile& tile, int64_t z, const float* input,
+                        const float* output) {
   if (expected_ != &tile) {
     expected_ = &tile;
     const int64_t step = schedule.plans[static_cast<size_t>(tile.plan)].step, lines = tile.line_end - tile.line;
@@ -245,17 +263,29 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, const float*
       return Stretches{nullptr, ceil_div(floats, 16), apart, steps, 0};
     };
     const int64_t row = tile.line + step * tile.step;
-    expected_reads_ = stretches(problem_.axis[2].in, rows_.stride, columns_.stride);
+    expected_reads_ = stretches(problem_.axis[3].in, rows_.stride, columns_.stride);
     expected_writes_ = stretches(columns_.out, rows_.upsample, columns_.upsample);
-    reads_start_ = row * rows_.stride * problem_.axis[2].in + tile.column * columns_.stride;
+    reads_start_ = row * rows_.stride * problem_.axis[3].in + tile.column * columns_.stride;
     writes_start_ = row * rows_.upsample * columns_.out + tile.column * columns_.upsample;
+    for (int a = 0; a < 2; ++a) {
+      furthest_[a] = 0;
+      for (const Window& window : plan_->windows) furthest_[a] = std::max(furthest_[a], window.depth[a]);
+    }
     const auto all = [](const Stretches& s) { return s.lines * s.count; };
     ahead_.lines_per_run =
         std::max(all(expected_reads_), all(expected_writes_)) / std::max<int64_t>(work_->runs, 1) + 1;
   }
   ahead_.reads = expected_reads_;
   ahead_.writes = expected_writes_;
-  ahead_.reads.at = input + reads_start_;
+  // Of the planes that a volume's output reads, only the furthest is new.
+  const int64_t depth[2] = {z / problem_.axis[1].out, z % problem_.axis[1].out};
+  int64_t plane = 0;
+  for (int a = 0; a < 2; ++a) {
+    const Axis& deep = problem_.axis[a];
+    plane = plane * deep.in + std::clamp<int64_t>((depth[a] * deep.stride + furthest_[a]) / deep.upsample, 0,
+                                                  std::max<int64_t>(deep.in - 1, 0));
+  }
+  ahead_.reads.at = input + plane * problem_.axis[2].in * problem_.axis[3].in + reads_start_;
   ahead_.writes.at = output + writes_start_;
 }
 

@@ -22,8 +22,9 @@ class TileRunner {
   // Takes what the tile reads from `input`, one sample of one group: copies it, or remembers where it lies.
   void fill(const float* input);
 
-  // The tile that comes next and its planes: what it wants of them is fetched into the cache meanwhile.
-  void expect(const Schedule& schedule, const Tile& tile, const float* input, const float* output);
+  // The tile that comes next, its depth z, and its input and output: what it wants of them that those before it did not
+  // is fetched into the cache meanwhile.
+  void expect(const Schedule& schedule, const Tile& tile, int64_t z, const float* input, const float* output);
 
   // y: one sample, channel and depth of the output; starts from `bias`, or goes on from y where it is null.
   void conv(const float* packed, const float* bias, float* y);
@@ -56,7 +57,7 @@ class TileRunner {
   };
 
   void conv_phases(const float* packed, const float* bias, float* y);
-  void plan_copies(int64_t z);
+  void plan_copies();
   void plan_blocks();
   int64_t lines_together(int64_t line, int64_t vectors, int64_t phases) const;
   int64_t steps_of(int64_t line) const;
@@ -74,7 +75,9 @@ class TileRunner {
   const Layout* layout_ = nullptr;
   const Batch* batch_ = nullptr;
   std::vector<char> here_;       // windows whose depth is inside the image
-  std::vector<int64_t> starts_;  // where the windows' sources begin
+  std::vector<int64_t> planes_;  // where the windows' planes begin in the input
+  std::vector<int64_t> starts_;  // where the blocks find them
+  int64_t z_ = 0;
   std::vector<Copy> copies_;
   std::vector<Work> works_;  // of this tile and batch, one for each set of windows met so far
   Work* work_ = nullptr;
@@ -82,7 +85,7 @@ class TileRunner {
   Ahead ahead_;
   const Tile* expected_ = nullptr;  // what the rest was worked out for
   Stretches expected_reads_, expected_writes_;
-  int64_t reads_start_ = 0, writes_start_ = 0;
+  int64_t reads_start_ = 0, writes_start_ = 0, furthest_[2] = {0, 0};
 };
 
 }  // namespace atrous

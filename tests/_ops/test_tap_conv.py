@@ -23,6 +23,10 @@ SOME = [
     "2d-hostile-stride",
     "2d-no-taps",
     "3d-dense-per-pair",
+    "1d-19-channels-last-1-1",
+    "2d-17-channels-last-2-1",
+    "2d-channels-last-dense",
+    "3d-5-channels-last-2-1",
 ]
 
 some_cases = pytest.mark.parametrize("name", SOME)
@@ -71,7 +75,7 @@ def test_opcheck(name, frozen):
             tensor.requires_grad_(not frozen)
         torch.library.opcheck(operation, call)
         for tensor in floating:
-            tensor.detach_()
+            tensor.requires_grad_(False)
 
 
 @pytest.mark.parametrize("per_pair", [False, True])
@@ -311,7 +315,9 @@ def for_threads(run):
     return results
 
 
-@pytest.mark.parametrize("name", ["2d-many", "2d-dense-stride", "2d-groups-of-8", "2d-stride-2-upsample-3"])
+@pytest.mark.parametrize(
+    "name", ["2d-many", "2d-dense-stride", "2d-groups-of-8", "2d-stride-2-upsample-3", "1d-40-channels-last-2-3"]
+)
 def test_the_same_bits_for_every_number_of_threads(name):
     forward, backward = arguments(name)
     first, *others = for_threads(lambda: (OPS.tap_conv(*forward), OPS.tap_conv_weight(*backward)))

@@ -308,3 +308,13 @@ def test_without_the_library_the_reference_runs(monkeypatch):
     assert torch.equal(tap_conv(x, w, offsets), tap_conv(x, w, offsets, backend="reference"))
     with pytest.raises(BackendError, match="'cpu' cannot run: nobody built it; build it; leave backend=None"):
         tap_conv(x, w, offsets, backend="cpu")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "channels-last" in name and "unbatched" not in name])
+def test_channels_that_lie_last_stay_there(name):
+    case = CASES[name]
+    input, *tensors = case.tensors(torch.float32)
+    output = through("cpu")(case, input.requires_grad_(), *tensors)
+    (grad,) = torch.autograd.grad(output, input, output.detach())
+    for tensor in (output, grad):
+        assert tensor.movedim(1, -1).is_contiguous()

@@ -285,7 +285,10 @@ def _fake_tap_conv(
     size: Any,
     isa: str = "",
 ) -> torch.Tensor:
-    return input.new_empty(input.shape[0], weight.shape[0], *size)
+    # As `csrc/ops.cpp`: channels that lie last in memory stay there.
+    if input.is_contiguous() or not input.movedim(1, -1).is_contiguous():
+        return input.new_empty(input.shape[0], weight.shape[0], *size)
+    return input.new_empty(input.shape[0], *size, weight.shape[0]).movedim(-1, 1)
 
 
 def _fake_tap_conv_weight(

@@ -185,7 +185,7 @@ def _image(
         return normal(*lead, *(2 * n for n in size))[everything + second]
     input = normal(*lead, *size)
     if layout == "channels_last":
-        return input.contiguous(memory_format={2: torch.channels_last, 3: torch.channels_last_3d}[ndim])
+        return input.movedim(-1 - ndim, -1).contiguous().movedim(-1, -1 - ndim)
     return input
 
 
@@ -245,6 +245,33 @@ TAP_CASES = (
     TapCase("2d-per-pair-far", (9, 16), 6, reach=_FAR, per_pair=True),
     TapCase("2d-transposed-same", (7, 8), _grid((4, 4)), upsample=2, output_size=(14, 16)),
     TapCase("2d-channels-last", (8, 19), 5, layout="channels_last"),
+    TapCase("2d-channels-last-dense", (6, 9), 5, outputs=5, layout="channels_last", **_DENSE),
+    TapCase("2d-channels-last-per-pair", (6, 9), 4, per_pair=True, layout="channels_last"),
+    TapCase("2d-channels-last-unbatched", (6, 9), 4, batch=None, layout="channels_last"),
+    TapCase("2d-channels-last-hostile", (5, 9), ((_FAR, 0), (0, -_FAR), (1, 1), (4, 8)), layout="channels_last"),
+    *(
+        TapCase(
+            f"{len(size)}d-{channels}-channels-last-{stride}-{upsample}",
+            size,
+            _grid((3,) * len(size), 2),
+            channels=channels,
+            outputs=channels,
+            groups=channels,
+            stride=stride,
+            upsample=upsample,
+            bias=True,
+            layout="channels_last",
+        )
+        for size, channels, stride, upsample in (
+            ((23,), 19, 1, 1),
+            ((23,), 40, 2, 3),
+            ((7, 12), 8, 1, 1),
+            ((7, 12), 17, 2, 1),
+            ((7, 12), 24, 1, 2),
+            ((3, 4, 9), 33, 1, 1),
+            ((3, 4, 9), 5, 2, 1),
+        )
+    ),
     TapCase("2d-strided", (8, 19), 5, layout="strided", bias=True),
     TapCase("2d-unbatched", (8, 9), 5, batch=None, bias=True),
     TapCase("3d", (4, 5, 18), _grid((3, 3, 3)), channels=2, outputs=2, groups=2, bias=True),
