@@ -20,15 +20,15 @@ STRIDED_SHAPES = ((8, 96, 56), (8, 384, 14), (2, 256, 65))
 KERNELS = (3, 5, 7)
 DILATIONS = (1, 2, 4, 8, 16)
 
-_NAME = re.compile(r"(?:([13])d-)?(?:(\d+)to(\d+)-)?(\d+(?:x\d+){2,4})-k(\d+)-d(\d+)(?:-s(\d+))?")
+_NAME = re.compile(r"(?:([13])d-)?(?:(\d+)to(\d+)-)?(\d+(?:x\d+){2,4})-k(\d+)-d(\d+)(?:-s(\d+))?(-last)?")
 
 
 @dataclass(frozen=True)
 class Cell:
     """One float32 convolution with zero padding d (k - 1) / 2: 'same' where the stride is 1.
 
-    Its name is `[1d-|3d-][AtoB-]NxCxS-kK-dD[-sS]`. Left out are 2d, 1to1 (depthwise) and a stride of 1. S is one size
-    where all axes have the same, and sizes joined by x where they differ.
+    Its name is `[1d-|3d-][AtoB-]NxCxS-kK-dD[-sS][-last]`. Left out are 2d, 1to1 (depthwise), a stride of 1 and
+    contiguous tensors. S is one size where all axes have the same, and sizes joined by x where they differ.
 
     Args:
         shape: (N, C, *S) of the input, S as in the name.
@@ -38,6 +38,7 @@ class Cell:
         ndim: how many axes, 1 to 3.
         inputs: A, divides C.
         outputs: B.
+        last: whether channels lie last in memory.
 
     Example:
         >>> cell = Cell((2, 256, 65), 7, 4, 2)
@@ -55,6 +56,7 @@ class Cell:
     ndim: int = 2
     inputs: int = 1
     outputs: int = 1
+    last: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -66,7 +68,7 @@ class Cell:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"cell: got {name!r}, expected a name such as '3d-8to8-2x8x24-k3-d2-s2'")
-        ndim, inputs, outputs, shape, kernel, dilation, stride = match.groups()
+        ndim, inputs, outputs, shape, kernel, dilation, stride, last = match.groups()
         return cls(
             tuple(map(int, shape.split("x"))),
             int(kernel),
@@ -75,6 +77,7 @@ class Cell:
             int(ndim or 2),
             int(inputs or 1),
             int(outputs or 1),
+            last is not None,
         )
 
     @property
@@ -83,7 +86,8 @@ class Cell:
         axes = f"{self.ndim}d-" if self.ndim != 2 else ""
         group = f"{self.inputs}to{self.outputs}-" if (self.inputs, self.outputs) != (1, 1) else ""
         stride = f"-s{self.stride}" if self.stride > 1 else ""
-        return f"{axes}{group}{'x'.join(map(str, self.shape))}-k{self.kernel}-d{self.dilation}{stride}"
+        last = "-last" if self.last else ""
+        return f"{axes}{group}{'x'.join(map(str, self.shape))}-k{self.kernel}-d{self.dilation}{stride}{last}"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -157,6 +161,14 @@ _ROUTES = """
 8to8-8x256x28-k3-d2-s2 8to8-8x256x28-k3-d1-s2 8to8-8x64x56-k3-d2-s2
 16to16-8x256x28-k3-d2-s2 16to16-8x256x28-k3-d1-s2
 3to64-1x3x224-k7-d1-s2 3to64-1x3x224-k7-d2-s2 3to64-8x3x28-k7-d1-s2 3to128-1x3x112-k7-d1-s2
+
+8x96x56-k7-d4-last 8x96x56-k7-d1-last 8x96x56-k3-d1-last 8x384x14-k3-d1-last 1x32x512-k3-d2-last
+8x96x56-k3-d1-s2-last 8x384x14-k3-d1-s2-last 2x256x65-k3-d1-s2-last
+8x384x14-k5-d2-s2-last 8x96x56-k3-d2-s2-last
+8x96x56-k7-d1-s2-last 2x24x33-k5-d1-s2-last
+1d-4x256x500-k3-d1-last 1d-4x64x2000-k3-d16-last 1d-4x256x500-k3-d2-s2-last
+3d-1x32x24-k3-d2-last 3d-4x32x24-k3-d2-s2-last
+3d-1x32x24-k3-d1-last 3d-4x32x24-k3-d1-s2-last
 
 3d-4x32x24-k3-d1 3d-4x32x24-k3-d2 3d-8to8-2x8x24-k3-d1 3d-16to16-2x16x16-k3-d1
 3d-2x32x24-k3-d2-s2 3d-2x32x24-k3-d1-s2

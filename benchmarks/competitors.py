@@ -72,6 +72,8 @@ class Competitors:
             self.input = torch.randn(*cell.shape[:2], *cell.sizes, generator=generator)
             self.weight = torch.randn(cell.channels, cell.inputs, *kernel, generator=generator)
             self.grad = torch.randn(cell.shape[0], cell.channels, *cell.output, generator=generator)
+            if cell.last:
+                self.input, self.weight, self.grad = map(_last, (self.input, self.weight, self.grad))
 
     def make(self, pass_: str, who: str) -> Call:
         """Return the call of one competitor in one pass."""
@@ -126,8 +128,7 @@ class Competitors:
         return lambda: torch.autograd.grad(output, sought, grad, retain_graph=True)
 
     def _stock(self, cell: Cell, pass_: str, dilation: int, last: bool) -> Call:
-        layout = torch.channels_last if last else torch.contiguous_format
-        input, weight, grad = (t.contiguous(memory_format=layout) for t in (self.input, self.weight, self.grad))
+        input, weight, grad = (_last(t) if last else t for t in (self.input, self.weight, self.grad))
         stride, padding, groups = cell.stride, dilation * (cell.kernel - 1) // 2, cell.groups
         if pass_ == "forward":
             conv = _functional(cell.ndim)
@@ -138,6 +139,11 @@ class Competitors:
         return lambda: backward(
             grad, input, weight, None, strides, paddings, dilations, False, zeros, groups, mask
         )  # fmt: skip
+
+
+def _last(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor with channels last in memory."""
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def _bare(operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -253,7 +253,7 @@ def _routes(cells: list[_Cell]) -> Iterator[str]:
     yield "|---" * 12 + "|"
     for cell in cells:
         at = cell.cell
-        found = find(at.ndim, at.inputs, at.outputs, at.taps, at.dilation, at.stride, math.prod(at.output))
+        found = find(at.ndim, at.inputs, at.outputs, at.taps, at.dilation, at.stride, math.prod(at.output), at.last)
         chosen = (found.forward, found.backward) if found else ("aten", "aten")
         row = [at.name + (" ~" if cell.noisy() else "")]
         for pass_ in PASSES:

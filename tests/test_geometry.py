@@ -37,6 +37,16 @@ def test_same_and_causal_give_ceil(size, kernel, stride, dilation, word):
     assert Geometry.resolve(kernel, stride, word, dilation, ndim=1).output_size((size,)) == (-(-size // stride),)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 4))
+def test_a_transposed_window_undoes_the_size(size, kernel, stride, padding, dilation):
+    window = Geometry.resolve(kernel, stride, padding, dilation, ndim=1)
+    for more in range(stride):
+        transposed = window.transposed_size((size,), (more,))
+        assume(transposed[0] > 0)
+        assert window.output_size(transposed) == (size,)
+
+
 layers = st.tuples(st.integers(1, 4), st.integers(1, 3), st.tuples(st.integers(0, 2)), st.integers(1, 3))
 
 

@@ -267,17 +267,22 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, int64_t z, c
     expected_writes_ = stretches(columns_.out, rows_.upsample, columns_.upsample);
     reads_start_ = row * rows_.stride * problem_.axis[3].in + tile.column * columns_.stride;
     writes_start_ = row * rows_.upsample * columns_.out + tile.column * columns_.upsample;
-    for (int a = 0; a < 2; ++a) {
-      furthest_[a] = 0;
-      for (const Window& window : plan_->windows) furthest_[a] = std::max(furthest_[a], window.depth[a]);
+    int64_t nearest = 0;
+    furthest_[0] = furthest_[1] = 0;
+    for (const Window& window : plan_->windows) {
+      nearest = std::min(nearest, window.depth[1]);
+      for (int a = 0; a < 2; ++a) furthest_[a] = std::max(furthest_[a], window.depth[a]);
     }
+    const Axis& deep = problem_.axis[1];
+    fresh_ = std::clamp<int64_t>(ceil_div(deep.stride, deep.upsample), 1, furthest_[1] - nearest + 1);
+    if (expected_reads_.count == 1) expected_reads_.lines *= fresh_;
     const auto all = [](const Stretches& s) { return s.lines * s.count; };
     ahead_.lines_per_run =
         std::max(all(expected_reads_), all(expected_writes_)) / std::max<int64_t>(work_->runs, 1) + 1;
   }
   ahead_.reads = expected_reads_;
   ahead_.writes = expected_writes_;
-  // Of the planes that a volume's output reads, only the furthest is new.
+  // Of the planes that a volume's output reads, only the furthest is new, or as many as its stride.
   const int64_t depth[2] = {z / problem_.axis[1].out, z % problem_.axis[1].out};
   int64_t plane = 0;
   for (int a = 0; a < 2; ++a) {
@@ -285,6 +290,7 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, int64_t z, c
     plane = plane * deep.in + std::clamp<int64_t>((depth[a] * deep.stride + furthest_[a]) / deep.upsample, 0,
                                                   std::max<int64_t>(deep.in - 1, 0));
   }
+  if (expected_reads_.count == 1) plane = std::max<int64_t>(plane - fresh_ + 1, 0);
   ahead_.reads.at = input + plane * problem_.axis[2].in * problem_.axis[3].in + reads_start_;
   ahead_.writes.at = output + writes_start_;
 }

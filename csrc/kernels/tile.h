@@ -85,7 +85,7 @@ class TileRunner {
   Ahead ahead_;
   const Tile* expected_ = nullptr;  // what the rest was worked out for
   Stretches expected_reads_, expected_writes_;
-  int64_t reads_start_ = 0, writes_start_ = 0, furthest_[2] = {0, 0};
+  int64_t reads_start_ = 0, writes_start_ = 0, furthest_[2] = {0, 0}, fresh_ = 1;
 };
 
 }  // namespace atrous

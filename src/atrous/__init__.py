@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from atrous import functional, models, nn
+from atrous import convert, functional, models, nn
 from atrous._errors import (
     AtrousError,
     BackendError,
@@ -14,6 +14,7 @@ from atrous._errors import (
     UnsupportedModule,
 )
 from atrous._geometry import Geometry
+from atrous.convert import accelerate, restore
 from atrous.functional.routes import explain
 
 __version__ = _version("atrous")
@@ -28,8 +29,11 @@ __all__ = [
     "MissingExtra",
     "ShapeError",
     "UnsupportedModule",
+    "accelerate",
+    "convert",
     "explain",
     "functional",
     "models",
     "nn",
+    "restore",
 ]

@@ -114,6 +114,20 @@ class Geometry:
             for n, sides, extent, stride in zip(size, self.padding, self.extent, self.stride, strict=True)
         )
 
+    def transposed_size(self, size: Sequence[int], output_padding: Sequence[int]) -> tuple[int, ...]:
+        """Return the size that the transposed window gives an input of `size`: `(S - 1) s + extent - b - a`, and more.
+
+        What is more is `output_padding`, one integer per axis: `output_size` rounds down, so several sizes have one
+        `output_size`.
+
+        Example:
+            >>> window = Geometry.resolve(4, stride=2, padding=1, ndim=1)
+            >>> window.transposed_size((8,), (0,)), window.output_size((16,))
+            ((16,), (8,))
+        """
+        columns = zip(size, self.stride, self.extent, self.padding, output_padding, strict=True)
+        return tuple((n - 1) * stride + extent - sum(sides) + more for n, stride, extent, sides, more in columns)
+
     @classmethod
     def compose(cls, chain: Iterable[Geometry]) -> Geometry:
         """Return the one window that a chain of windows amounts to, first applied first.
@@ -173,7 +187,7 @@ def integers(name: str, value: Ints, ndim: int, low: int) -> tuple[int, ...]:
     """
     entries = _per_axis(name, plain(name, value), ndim)
     for entry in entries:
-        if entry < low:
+        if isinstance(entry, (str, tuple)) or entry < low:
             raise GeometryError(f"{name}: got {entries}, expected integers of at least {low}")
     return entries
 
@@ -181,7 +195,7 @@ def integers(name: str, value: Ints, ndim: int, low: int) -> tuple[int, ...]:
 def _per_axis(name: str, value: Any, ndim: int) -> tuple[Any, ...]:
     entries = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     if len(entries) == 1:
-        entries *= ndim
+        entries = entries * ndim  # in place, Dynamo of torch 2.11 would not trace it
     if len(entries) != ndim:
         hint = f"; for (before, after) on one axis write ({entries},)" if name == "padding" and ndim == 1 else ""
         raise GeometryError(f"{name}: got {len(entries)} entries {entries}, expected one or {ndim}{hint}")

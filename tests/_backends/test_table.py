@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from atrous._backends import NAMES
+from atrous import Geometry, explain, functional
+from atrous._backends import NAMES, prospect, table
 from atrous._backends.table import TABLE, find
 
 ROOT = Path(__file__).parents[2]
@@ -27,5 +29,24 @@ def test_a_row_decides_the_cell_that_it_names(row, cells):
     assert row.cell in {cell.name for cell in cells.ROUTES}
     cell = cells.Cell.parse(row.cell)
     pixels = math.prod(cell.output)
-    found = find(cell.ndim, cell.inputs, cell.outputs, cell.taps, cell.dilation, cell.stride, pixels)
+    found = find(cell.ndim, cell.inputs, cell.outputs, cell.taps, cell.dilation, cell.stride, pixels, cell.last)
     assert found is row
+
+
+@pytest.mark.parametrize("pixels", [(0, 99), (100, None), (50, 99)])
+def test_a_row_for_some_sizes_alone_is_a_prospect(pixels, monkeypatch):
+    window = Geometry.resolve(3, ndim=2)
+    monkeypatch.setattr(table, "TABLE", (table.Row("cpu", "cpu", "taps are faster", "here", ndim=2, pixels=pixels),))
+    assert prospect(window, 1, 1) == ("cpu", "cpu", "taps are faster (here)")
+    monkeypatch.setattr(table, "TABLE", (table.Row("aten", "aten", "torch is faster", "here", ndim=2), *table.TABLE))
+    assert prospect(window, 1, 1) == ("aten", "aten", "torch is faster (here)")
+
+
+def test_a_volume_with_channels_last_takes_two_backends():
+    x = torch.randn(2, 3, 4, 5, 6).to(memory_format=torch.channels_last_3d).requires_grad_()
+    w = torch.randn(3, 1, 3, 3, 3, requires_grad=True)
+    said = explain(functional.conv3d, x, w, padding=1, groups=3)
+    assert "on 'aten' forward and 'cpu' backward, because torch is faster forward" in said
+    found = torch.autograd.grad(functional.conv3d(x, w, padding=1, groups=3).sum(), (x, w))
+    expected = torch.autograd.grad(torch.nn.functional.conv3d(x, w, None, 1, 1, 1, 3).sum(), (x, w))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)

@@ -26,8 +26,8 @@ SENTENCES = {
     "meta": ((X.to("meta"), W.to("meta")), SAME, f"{ON_TORCH} for torch.float32 .*, got torch.float32 on meta"),
     "integers": ((X.long(), W.long()), SAME, "runs on 'reference', because 'aten' is for .*, got torch.int64 tensors"),
     "channels_last": (
-        (X.to(memory_format=torch.channels_last), W),
-        SAME,
+        (X.to(memory_format=torch.channels_last), torch.randn(4, 4, 3, 3)),
+        {"padding": "same"},
         f"{ON_TORCH} chosen for contiguous tensors, got another memory format",
     ),
 }

@@ -18,7 +18,6 @@ MOST_LINES = 400
 COVERED_BY = {
     "__main__.py": "cli/test_cli.py",
     "_backends/__init__.py": "functional/test_conv.py",
-    "_backends/aten/conv.py": "functional/test_conv.py",
     "_backends/cpu/taps.py": "functional/test_taps.py",
     "_backends/reference/conv.py": "functional/test_conv.py",
     "_backends/reference/precision.py": "_backends/reference/test_taps.py",

@@ -19,7 +19,11 @@ from atrous._geometry import Geometry
 
 _BACKENDS = {"reference": reference, "aten": aten, "cpu": cpu}
 
-NAMES = {"conv": ("aten", "reference", "cpu"), "tap_conv": ("cpu", "reference")}
+NAMES = {
+    "conv": ("aten", "reference", "cpu"),
+    "conv_transpose": ("aten", "reference", "cpu"),
+    "tap_conv": ("cpu", "reference"),
+}
 """The names that `backend=` accepts for an operation; where no table decides, the first that can run an input does."""
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -75,22 +79,64 @@ def choose_conv(
     Raises:
         BackendError: as in `choose`.
     """
-    if backend is not None or _refusal("conv", "aten", input, weight, geometry.ndim):
-        return choose("conv", input, weight, geometry.ndim, backend)
-    reason = _refusal("conv", "cpu", input, weight, geometry.ndim) or _reservation("conv", "cpu", input, weight)
-    if reason:
-        return Route("aten", "aten", f"'cpu' {reason}")
+    if settled := _settle("conv", input, weight, geometry.ndim, backend):
+        if settled.forward == "aten" and aten.widens(input, geometry):
+            reason = f"{settled.reason}, in float32, as torch is wrong in bfloat16"
+            return Route("aten", "aten", reason)
+        return settled
     outputs, per_group = weight.shape[:2]
+    last = _depthwise_last(input, weight)
     if output_size is None:
         # Dynamo would trace through a cache and warn.
-        return _look_up(geometry, per_group, outputs // groups, None, True)
+        return _look_up(geometry, per_group, outputs // groups, None, True, last)
     pixels = math.prod(output_size)
     one = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    columns = geometry, per_group, outputs // groups, pixels if type(pixels) is int else None, one
+    columns = geometry, per_group, outputs // groups, pixels if type(pixels) is int else None, one, last
     try:
         return _look_up_cached(*columns)
     except TypeError:  # a size that a tracer leaves free has no hash
         return _look_up(*columns)
+
+
+def choose_conv_transpose(
+    input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, groups: int, backend: str | None
+) -> Route:
+    """Return the route of a transposed convolution, as `choose_conv` does.
+
+    Raises:
+        BackendError: as in `choose`.
+    """
+    if settled := _settle("conv_transpose", input, weight, geometry.ndim, backend):
+        return settled
+    return prospect_transpose(geometry, weight.shape[0] // groups, weight.shape[1])
+
+
+def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int, backend: str | None) -> Route | None:
+    """Return the route of what is named, or only one backend can or should run; None leaves it to the timings."""
+    if backend is not None or _refusal(operation, "aten", input, weight, ndim):
+        return choose(operation, input, weight, ndim, backend)
+    reason = _refusal(operation, "cpu", input, weight, ndim) or _reservation(operation, "cpu", input, weight)
+    return Route("aten", "aten", f"'cpu' {reason}") if reason else None
+
+
+def prospect(geometry: Geometry, inputs: int, outputs: int) -> Route:
+    """Return the route that a float32 convolution on a CPU may take, whose input of any size is still to come.
+
+    That is the first route which leaves torch, for a free size or for one beyond a limit of the table, or torch's.
+    """
+    limits = [limit for row in table.TABLE for limit in row.pixels if limit is not None]
+    sizes = [None, *sorted({size for limit in limits for size in (limit, limit + 1)})]
+    routes = [_look_up(geometry, inputs, outputs, pixels, False) for pixels in sizes]
+    return next((route for route in routes if {route.forward, route.backward} != {"aten"}), routes[0])
+
+
+def prospect_transpose(geometry: Geometry, inputs: int, outputs: int) -> Route:
+    """Return the route of a transposed float32 convolution on a CPU, for `inputs` and `outputs` channels of a group."""
+    if max(inputs, outputs) > 4:
+        return Route("aten", "aten", "torch is faster for transposed convolutions of more than 4 channels in a group")
+    if geometry.ndim == 1 and geometry.stride != (1,):
+        return Route("aten", "aten", "torch is faster for strided transposed convolutions of signals")
+    return Route("cpu", "cpu", "taps are faster for transposed convolutions of up to 4 channels in a group")
 
 
 def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:
@@ -99,10 +145,10 @@ def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:
     return found
 
 
-def _look_up(geometry: Geometry, inputs: int, outputs: int, pixels: int | None, one: bool) -> Route:
+def _look_up(geometry: Geometry, inputs: int, outputs: int, pixels: int | None, one: bool, last: bool = False) -> Route:
     """Return the route of the first row that fits; `one` says that the caller takes no two backends for one call."""
     taps, dilation, stride = math.prod(geometry.kernel), max(geometry.dilation), max(geometry.stride)
-    row = table.find(geometry.ndim, inputs, outputs, taps, dilation, stride, pixels)
+    row = table.find(geometry.ndim, inputs, outputs, taps, dilation, stride, pixels, last)
     if row is None:
         return Route("aten", "aten", "no row of the table says otherwise")
     reason = f"{row.because} ({row.cell})"
@@ -127,7 +173,7 @@ def _refusal(operation: str, name: str, input: torch.Tensor, weight: torch.Tenso
             return f"cannot run: {cpu.UNAVAILABLE}"
         if input.dtype != torch.float32 or input.device.type != "cpu":
             return f"is for torch.float32 tensors on a CPU, got {input.dtype} on {input.device.type}"
-        if operation == "conv" and torch.is_autocast_enabled("cpu"):
+        if operation != "tap_conv" and torch.is_autocast_enabled("cpu"):
             return f"is for torch.float32, got autocast to {torch.get_autocast_dtype('cpu')}"
         if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
             return "is no operator of ONNX"
@@ -156,7 +202,8 @@ def _reservation(operation: str, name: str, input: torch.Tensor, weight: torch.T
     """Return why a backend, which could run this call, is not chosen for it, as the end of a sentence, or None."""
     if name != "cpu":
         return None
-    if operation == "conv" and not (_lies_contiguous(input) and _lies_contiguous(weight)):
+    last = operation == "conv" and _depthwise_last(input, weight)
+    if operation != "tap_conv" and not last and not (_lies_contiguous(input) and _lies_contiguous(weight)):
         return "is chosen for contiguous tensors, got another memory format"
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return "is not chosen for what torch.jit traces"
@@ -170,3 +217,9 @@ def _lies_contiguous(tensor: torch.Tensor) -> bool:
     """
     by_chance = tensor.ndim > 3 and tensor.shape[1] == 1 and tensor.stride(1) == 1 and tensor[0, 0].numel() > 1
     return tensor.is_contiguous() and not by_chance
+
+
+def _depthwise_last(input: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Return whether a convolution is depthwise, one output a channel, on channels that lie last in memory."""
+    depthwise = weight.shape[1] == 1 and weight.shape[0] == input.shape[1]
+    return depthwise and not input.is_contiguous() and input.movedim(1, -1).is_contiguous()

@@ -1,8 +1,9 @@
 """The written table: which backend runs which half of a float32 convolution on a CPU, and the timing that says so.
 
 It is data, read from the top: the first row whose columns all fit decides. A column is (least, most), most None for
-no limit. Cells are those of `benchmarks`: N x C x sizes - kernel - dilation - stride, behind the rank if not 2 and
-`CtoD` for channels in and out of a group; `python -m benchmarks routes` measures them all.
+no limit. Cells are those of `benchmarks`: N x C x sizes - kernel - dilation - stride - last for channels that lie last
+in memory, behind the rank if not 2 and `CtoD` for channels in and out of a group; `python -m benchmarks routes`
+measures them all.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Row(NamedTuple):
     dilation: Limits = ANY
     stride: Limits = ANY
     pixels: Limits = ANY
+    last: bool | None = None
+    """Whether channels lie last in memory; None is either."""
 
 
 FORWARD_TORCH = "torch is faster forward and taps backward for "
@@ -69,6 +72,8 @@ TABLE = (
         ndim=2, inputs=(1, 16), outputs=(1, 16), dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
     Row("aten", "cpu", FORWARD_TORCH + "few channels in and many out, strided", "3to64-1x3x224-k7-d1-s2",
         ndim=2, inputs=(1, 4), outputs=(5, 128), stride=MORE_THAN_ONE),
+    Row("aten", "cpu", FORWARD_TORCH + "undilated volumes with channels last", "3d-1x32x24-k3-d1-last",
+        ndim=3, inputs=ONE, outputs=ONE, dilation=ONE, last=True),
     Row("cpu", "cpu", "taps are faster for volumes of few channels in a group", "3d-4x32x24-k3-d1",
         ndim=3, inputs=FEW, outputs=FEW, stride=ONE),
     Row("cpu", "cpu", "taps are faster for strided dilated depthwise volumes", "3d-2x32x24-k3-d2-s2",
@@ -81,11 +86,14 @@ TABLE = (
 """The rows; what fits none is torch's."""
 
 
-def find(ndim: int, inputs: int, outputs: int, taps: int, dilation: int, stride: int, pixels: int | None) -> Row | None:
+def find(
+    ndim: int, inputs: int, outputs: int, taps: int, dilation: int, stride: int, pixels: int | None, last: bool = False
+) -> Row | None:
     """Return the first row that fits.
 
     `inputs` and `outputs` are channels of one group, `dilation` and `stride` the largest of any axis, `pixels` those
-    of one output plane. None for `pixels` is a size that is not known yet: rows with a limit on it do not fit.
+    of one output plane. None for `pixels` is a size that is not known yet: rows with a limit on it do not fit. `last`:
+    channels lie last in memory.
     """
     for row in TABLE:
         columns = (
@@ -95,7 +103,9 @@ def find(ndim: int, inputs: int, outputs: int, taps: int, dilation: int, stride:
             (row.dilation, dilation),
             (row.stride, stride),
         )
-        if row.ndim != ndim or not all(_within(limits, value) for limits, value in columns):
+        if row.ndim != ndim or row.last not in (None, last):
+            continue
+        if not all(_within(limits, value) for limits, value in columns):
             continue
         if row.pixels == ANY or (pixels is not None and _within(row.pixels, pixels)):
             return row

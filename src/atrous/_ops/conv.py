@@ -1,4 +1,4 @@
-"""A convolution along its route: one backend, or one forward and another backward.
+"""A convolution along its route: one backend, or one forward and another backward; and a transposed convolution.
 
 Legend: B batch, C channels in, D channels out, K kernel size, P output size, S input size, T taps, N axes.
 """
@@ -39,6 +39,24 @@ def conv(
         )
         return result
     return _forward(input, weight, bias, geometry, groups, output_size, forward)
+
+
+def conv_transpose(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: Geometry,
+    groups: int,
+    output_padding: Sequence[int],
+    name: str,
+) -> torch.Tensor:
+    """Spread `input` (B, C, *S) by `weight` (C, D/groups, *K) to (B, D, *P), differentiable to every order."""
+    if name != "cpu":
+        return implementation("conv_transpose", name)(input, weight, bias, geometry, groups, output_padding)
+    size = geometry.transposed_size(input.shape[2:], output_padding)
+    # The taps of the convolution whose input gradient this is, seen from the other side.
+    weight, offsets = taps.exchange(weight.flatten(2), groups), _offsets(geometry, input.device).neg()
+    return taps.tap_conv(input, weight, offsets, bias, (1,) * geometry.ndim, geometry.stride, size)
 
 
 def _forward(

@@ -232,10 +232,10 @@ def input_gradient(
     p stride`: the same taps from outputs to inputs, offsets negated, stride and upsample exchanged.
     """
     groups = input.shape[1] // weight.shape[1]
-    back = _exchange(offsets, groups) if offsets.ndim == 4 else offsets
+    back = exchange(offsets, groups) if offsets.ndim == 4 else offsets
     # The smallest int32 has no negative.
     back = back.clamp(min=-_LARGEST).neg()
-    return tap_conv(grad, _exchange(weight, groups), back, None, upsample, stride, input.shape[2:], isa)
+    return tap_conv(grad, exchange(weight, groups), back, None, upsample, stride, input.shape[2:], isa)
 
 
 def channel_sum(grad: torch.Tensor) -> torch.Tensor:
@@ -248,7 +248,7 @@ def channel_sum(grad: torch.Tensor) -> torch.Tensor:
     return twice.sum((0, *range(2, grad.ndim)))[:channels]
 
 
-def _exchange(pairs: torch.Tensor, groups: int) -> torch.Tensor:
+def exchange(pairs: torch.Tensor, groups: int) -> torch.Tensor:
     """Exchange inputs and outputs inside every group: (D, C/groups, ...) to (C, D/groups, ...)."""
     outputs, per_group, *rest = pairs.shape
     # Not `flatten`, which `torch.autograd.grad` cannot batch.

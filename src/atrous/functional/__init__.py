@@ -3,5 +3,16 @@
 from atrous.functional.conv import conv1d, conv2d, conv3d, dilated_convolve
 from atrous.functional.pad import reflect_pad
 from atrous.functional.taps import tap_conv
+from atrous.functional.transposed import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
-__all__ = ["conv1d", "conv2d", "conv3d", "dilated_convolve", "reflect_pad", "tap_conv"]
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "dilated_convolve",
+    "reflect_pad",
+    "tap_conv",
+]

@@ -1,4 +1,4 @@
-"""Checks that several verbs share.
+"""Checks that several verbs share, and the checked geometry of a call.
 
 Legend: B batch, C channels in, D channels out.
 """
@@ -6,10 +6,12 @@ Legend: B batch, C channels in, D channels out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
 from atrous._errors import GeometryError, ShapeError
+from atrous._geometry import Geometry, Ints, Padding, plain
 
 LARGEST = 2**31 - 1
 """What 32 bits reach: the most that a stride, an upsampling or an offset counts."""
@@ -48,7 +50,30 @@ def check_steps(name: str, steps: Sequence[int]) -> None:
         raise GeometryError(f"{name}: got {steps}, expected integers of at most {LARGEST}")
 
 
+def resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim: int) -> Geometry:
+    """Return the geometry of a call, kept between calls, or raise if it cannot be or has a stride beyond 32 bits."""
+    arguments = kernel, plain("stride", stride), plain("padding", padding), plain("dilation", dilation), ndim
+    # Dynamo would trace through the cache and warn, and a compiled graph builds its plan only once.
+    if torch.compiler.is_compiling():
+        return _resolve(*arguments)
+    try:
+        return _resolve_cached(*arguments)
+    except TypeError:  # a size that a tracer leaves free has no hash
+        return _resolve(*arguments)
+
+
+def _resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim: int) -> Geometry:
+    geometry = Geometry.resolve(kernel, stride, padding, dilation, ndim=ndim)
+    check_steps("stride", geometry.stride)
+    return geometry
+
+
+_resolve_cached = lru_cache(maxsize=1024)(_resolve)
+
+
 def autocasts(tensor: torch.Tensor) -> bool:
     """Return whether autocast is on where `tensor` lies."""
     device = tensor.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    # Dynamo of torch 2.11 does not trace the first question.
+    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
+    return available and torch.is_autocast_enabled(device)

@@ -5,8 +5,7 @@ Legend: B batch, C channels in, D channels out, S input size, P output size, K k
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, plain
 from atrous._ops import implementation
 from atrous._ops.conv import conv
-from atrous.functional._check import check_bias, check_dtypes, check_input, check_steps
+from atrous.functional._check import check_bias, check_dtypes, check_input, resolve
 from atrous.functional.routes import note
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -218,11 +217,8 @@ def _conv(
     _check(ndim, input, weight, bias, groups)
     if padding_mode not in _PADDING_MODES:
         raise GeometryError(f"conv{ndim}d: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
-    # Dynamo would trace through the caches and warn, and a compiled graph builds its plan only once.
     compiling = torch.compiler.is_compiling()
-    resolve = _resolve if compiling else _resolve_once
-    options = plain("stride", stride), plain("padding", padding), plain("dilation", dilation)
-    geometry = resolve(tuple(weight.shape[2:]), *options, ndim)
+    geometry = resolve(tuple(weight.shape[2:]), stride, padding, dilation, ndim)
     batched = input if input.ndim == ndim + 2 else input[None]
     if padding_mode != "zeros":
         _check_padding(ndim, batched, geometry, padding_mode)
@@ -235,22 +231,6 @@ def _conv(
     note(f"conv{ndim}d", batched, weight, route)
     output = conv(batched, weight, bias, geometry, groups, output_size, route)
     return output if input.ndim == ndim + 2 else output[0]
-
-
-def _resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim: int) -> Geometry:
-    geometry = Geometry.resolve(kernel, stride, padding, dilation, ndim=ndim)
-    check_steps("stride", geometry.stride)
-    return geometry
-
-
-_resolve_cached = lru_cache(maxsize=1024)(_resolve)
-
-
-def _resolve_once(*arguments: Any) -> Geometry:
-    try:
-        return _resolve_cached(*arguments)
-    except TypeError:  # a size that a tracer leaves free has no hash
-        return _resolve(*arguments)
 
 
 def _check(ndim: int, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int) -> None:

@@ -1,4 +1,4 @@
-"""Convolution by torch's operator, behind a pad where it knows no asymmetric padding."""
+"""Convolution by torch's operator: behind a pad where it knows no asymmetric padding, in float32 where it is wrong."""
 
 from __future__ import annotations
 
@@ -10,15 +10,42 @@ import torch.nn.functional as F
 from atrous._geometry import Geometry
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast casts
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def conv(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry, groups: int
 ) -> torch.Tensor:
     """Run the reference's `conv` through `torch.nn.functional.conv{1,2,3}d`."""
+    if widens(input, geometry):
+        # Autocast would take it back to bfloat16, and a cast keeps the layout.
+        with torch.autocast("cpu", enabled=False):
+            wide = None if bias is None else bias.float()
+            return conv(input.float(), weight.float(), wide, geometry, groups).bfloat16()
     input, shared = _pad(input, geometry)
     convolve = _CONV[geometry.ndim]
     return convolve(input, weight, bias, geometry.stride, shared, geometry.dilation, groups)
+
+
+def conv_transpose(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: Geometry,
+    groups: int,
+    output_padding: Sequence[int],
+) -> torch.Tensor:
+    """Run the reference's `conv_transpose`, padded alike on both sides, through torch's own."""
+    if widens(input, geometry):
+        with torch.autocast("cpu", enabled=False):
+            wide = None if bias is None else bias.float()
+            return conv_transpose(
+                input.float(), weight.float(), wide, geometry, groups, output_padding
+            ).bfloat16()  # fmt: skip
+    padding = tuple(before for before, _ in geometry.padding)
+    spread = _CONV_TRANSPOSE[geometry.ndim]
+    return spread(input, weight, bias, geometry.stride, padding, output_padding, groups, geometry.dilation)
 
 
 def conv_gradients(
@@ -30,6 +57,9 @@ def conv_gradients(
     wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients of `conv` in input, weight and bias, None where not wanted; differentiable."""
+    if widens(input, geometry):
+        wide = conv_gradients(grad.float(), input.float(), weight.float(), geometry, groups, wanted)
+        return tuple(None if one is None else one.to(input.dtype) for one in wide)
     padded, shared = _pad(input, geometry)
     none = (0,) * geometry.ndim
     options = (weight.shape[0],), geometry.stride, shared, geometry.dilation, False, none, groups, wanted
@@ -39,6 +69,19 @@ def conv_gradients(
         for axis, (size, pair) in enumerate(zip(input.shape[2:], geometry.padding, strict=True), 2):
             d_input = d_input.narrow(axis, pair[0] - min(pair), size)
     return d_input, *others
+
+
+def widens(input: torch.Tensor, geometry: Geometry) -> bool:
+    """Return whether a call runs in float32, because torch is wrong in bfloat16 on some CPUs.
+
+    oneDNN reads and writes beside its tensors there, unless stride and dilation are 1 in 1-D or 2-D (torch 2.13;
+    `examples/bfloat16_channels_last.py` shows it). The layout does not count: strided and 3-D calls are wrong in every
+    one, Inductor chooses `channels_last` for the others, and derivatives of a dilated convolution are strided ones.
+    """
+    casts = torch.is_autocast_enabled("cpu") and input.dtype in _CAST
+    dtype = torch.get_autocast_dtype("cpu") if casts else input.dtype
+    fragile = geometry.ndim > 2 or max(*geometry.stride, *geometry.dilation) > 1
+    return dtype == torch.bfloat16 and input.device.type == "cpu" and fragile
 
 
 def _pad(input: torch.Tensor, geometry: Geometry) -> tuple[torch.Tensor, tuple[int, ...]]:
