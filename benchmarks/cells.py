@@ -162,7 +162,8 @@ _ROUTES = """
 16to16-8x256x28-k3-d2-s2 16to16-8x256x28-k3-d1-s2
 3to64-1x3x224-k7-d1-s2 3to64-1x3x224-k7-d2-s2 3to64-8x3x28-k7-d1-s2 3to128-1x3x112-k7-d1-s2
 
-8x96x56-k7-d4-last 8x96x56-k7-d1-last 8x96x56-k3-d1-last 8x384x14-k3-d1-last 1x32x512-k3-d2-last
+1x576x28-k3-d2-last 1x960x28-k3-d1-last 8x96x56-k3-d1-last 8x384x14-k3-d1-last 1x32x512-k3-d2-last
+8x96x56-k7-d4-last 8x96x56-k7-d1-last 8x96x56-k3-d8-last
 8x96x56-k3-d1-s2-last 8x384x14-k3-d1-s2-last 2x256x65-k3-d1-s2-last
 8x384x14-k5-d2-s2-last 8x96x56-k3-d2-s2-last
 8x96x56-k7-d1-s2-last 2x24x33-k5-d1-s2-last

@@ -280,7 +280,12 @@ def test_channels_last_stays_and_is_torchs_but_for_depthwise():
     x, w = depthwise()
     # One channel, as of a grey image, is contiguous too; its strides say what the network wants.
     grey, dense = torch.randn(2, 1, 9, 9), torch.randn(4, 4, 3, 3)
-    calls = ((x, dense, 1, "aten"), (grey, w, 1, "aten"), (x.to(**last), w, 4, "cpu"), (x.to(**last), dense, 1, "aten"))
+    calls = (
+        (x, dense, 1, "aten"),
+        (grey, w, 1, "aten"),
+        (x.to(**last), torch.randn(4, 1, 5, 5), 4, "cpu"),
+        (x.to(**last), dense, 1, "aten"),
+    )
     for input, weight, groups, backend in calls:
         call = functools.partial(functional.conv2d, input, weight.to(**last), groups=groups)
         ran, output = backends_of(call)

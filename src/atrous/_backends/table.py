@@ -48,6 +48,8 @@ TABLE = (
         ndim=1, inputs=(1, 4), outputs=(1, 32), stride=ONE),
     Row("cpu", "cpu", "taps are faster for few channels out", "1d-64to4-4x64x4096-k3-d2",
         ndim=1, inputs=(9, 64), outputs=(1, 4), stride=ONE),
+    Row("aten", "cpu", FORWARD_TORCH + "few taps a channel with channels last", "1x576x28-k3-d2-last",
+        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=(1, 6), last=True),
     Row("cpu", "cpu", "taps are faster for depthwise images", "8x96x56-k7-d4",
         ndim=2, taps=ANY, inputs=ONE, stride=ONE),
     Row("aten", "cpu", FORWARD_TORCH + "dilated groups of 5 to 8 channels", "8to8-4x96x56-k3-d2",

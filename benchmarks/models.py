@@ -1,0 +1,118 @@
+"""Whole models before and after `atrous.accelerate`, in float32: `build/oracles/bin/python -m benchmarks.models`.
+
+timm's models need the environment of `make test-oracles`; the others are defined here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import runpy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import atrous
+
+Model = tuple[Callable[[], nn.Module], tuple[int, ...]]
+
+
+def _separable(conv: type[nn.Module], channels: int, kernel: int, dilations: tuple[int, ...]) -> Iterator[nn.Module]:
+    for dilation in dilations:
+        padding = dilation * (kernel - 1) // 2
+        yield conv(channels, channels, kernel, padding=padding, dilation=dilation, groups=channels)
+        yield conv(channels, channels, 1)
+        yield nn.ReLU()
+
+
+def _tcn() -> nn.Module:
+    return nn.Sequential(nn.Conv1d(1, 128, 1), *_separable(nn.Conv1d, 128, 3, tuple(2**i for i in range(9))))
+
+
+def _video() -> nn.Module:
+    return nn.Sequential(nn.Conv3d(3, 32, 1), *_separable(nn.Conv3d, 32, 3, (1, 2, 1, 2)))
+
+
+@cache
+def _prepare() -> object:
+    return runpy.run_path(str(Path(__file__).parents[1] / "tests" / "oracles" / "conftest.py"))
+
+
+def _timm(name: str, **options: object) -> nn.Module:
+    _prepare()
+    import timm  # type: ignore[import-not-found]
+
+    model: nn.Module = timm.create_model(name, **options)
+    return model
+
+
+MODELS: dict[str, Model] = {
+    "ConvNeXt-T": (lambda: _timm("convnext_tiny"), (3, 224, 224)),
+    "MobileNetV2, output stride 8": (
+        lambda: _timm("mobilenetv2_100", features_only=True, output_stride=8),
+        (3, 224, 224),
+    ),
+    "TCN, 9 depthwise blocks": (_tcn, (1, 8000)),
+    "3-D net, 4 depthwise blocks": (_video, (3, 16, 56, 56)),
+}
+
+
+def _infer(model: nn.Module, input: torch.Tensor) -> None:
+    with torch.inference_mode():
+        model(input)
+
+
+def _train(model: nn.Module, input: torch.Tensor) -> None:
+    output = model(input)
+    outputs = output if isinstance(output, (list, tuple)) else [output]
+    torch.stack([one.square().mean() for one in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+    model.zero_grad()
+
+
+def compare(model: Model, batch: int, last: bool, samples: int) -> list[tuple[float, float]]:
+    """Return the median seconds of stock and accelerated inference, and of a training step, taken in turns."""
+    make, shape = model
+    torch.manual_seed(0)
+    stock, input = make(), torch.randn(batch, *shape)
+    if last:
+        layout = torch.channels_last if len(shape) == 3 else torch.channels_last_3d
+        stock, input = stock.to(memory_format=layout), input.to(memory_format=layout)  # type: ignore[call-overload]
+    models = stock, atrous.accelerate(copy.deepcopy(stock)).model
+    medians = []
+    for run, training in ((_infer, False), (_train, True)):
+        times: tuple[list[float], list[float]] = ([], [])
+        for sample in range(samples + 1):
+            for one, found in zip(models, times, strict=True):
+                one.train(training)
+                start = time.perf_counter()
+                run(one, input)
+                if sample:  # the first one warms the caches
+                    found.append(time.perf_counter() - start)
+        medians.append((statistics.median(times[0]), statistics.median(times[1])))
+    return medians
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=5, help="of each median")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=[*MODELS])
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds, torch / atrous.\n")
+    print("| model | layout | batch | inference torch | atrous | | training step torch | atrous | |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in options.models:
+        for last in (False, True)[: 1 + (len(MODELS[name][1]) > 2)]:
+            for batch in (1, 8):
+                pairs = compare(MODELS[name], batch, last, options.samples)
+                cells = " | ".join(f"{a * 1e3:.1f} | {b * 1e3:.1f} | {a / b:.2f}" for a, b in pairs)
+                print(f"| {name} | {'channels_last' if last else 'contiguous'} | {batch} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
