@@ -221,5 +221,6 @@ def _lies_contiguous(tensor: torch.Tensor) -> bool:
 
 def _depthwise_last(input: torch.Tensor, weight: torch.Tensor) -> bool:
     """Return whether a convolution is depthwise, one output a channel, on channels that lie last in memory."""
-    depthwise = weight.shape[1] == 1 and weight.shape[0] == input.shape[1]
+    # A tracer's own truths are settled here, so that the table meets plain ones.
+    depthwise = bool(weight.shape[1] == 1) and bool(weight.shape[0] == input.shape[1])
     return depthwise and not input.is_contiguous() and input.movedim(1, -1).is_contiguous()
