@@ -1,4 +1,4 @@
-"""`python -m benchmarks taps --json F` or `routes` measures; `python -m benchmarks table F` prints Markdown."""
+"""`python -m benchmarks taps --json F`, `routes` or `wide` measures; `python -m benchmarks table F` prints Markdown."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def main() -> int:
     suite.add_arguments(verbs.add_parser("taps", help="time depthwise convolutions; print the tables"), "taps")
     routes = verbs.add_parser("routes", help="time both sides of every row of the routing table; print who is faster")
     suite.add_arguments(routes, "routes")
+    wide = verbs.add_parser("wide", help="time every data type, layout and rank; print a line for each, then the cells")
+    suite.add_arguments(wide, "wide")
     shown = verbs.add_parser("table", help="print what was measured as Markdown")
     shown.add_argument("json", type=Path, metavar="FILE")
     options = parser.parse_args()

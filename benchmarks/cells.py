@@ -1,4 +1,4 @@
-"""The grids of `python -m benchmarks taps` and `routes`, as data, and the names of their cells.
+"""The grids of `python -m benchmarks taps`, `routes` and `wide`, as data, and the names of their cells.
 
 Legend: N batch, C channels, S sizes of the input, H of a square plane, P of the output, k kernel size, d dilation,
 T taps, A and B channels in and out of one group.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Self
 
@@ -20,15 +20,25 @@ STRIDED_SHAPES = ((8, 96, 56), (8, 384, 14), (2, 256, 65))
 KERNELS = (3, 5, 7)
 DILATIONS = (1, 2, 4, 8, 16)
 
-_NAME = re.compile(r"(?:([13])d-)?(?:(\d+)to(\d+)-)?(\d+(?:x\d+){2,4})-k(\d+)-d(\d+)(?:-s(\d+))?(-last)?")
+SUFFIXES = {"float32": "", "bfloat16": "-bf16", "float16": "-f16", "float64": "-f64"}
+"""Data type -> how the name of its cells ends."""
+
+TOLERANCES = {"float32": 1e-3, "bfloat16": 2.0**-6, "float16": 2.0**-7, "float64": 1e-10}
+"""Data type -> what a result may be off by, as a share of the largest value: some roundings, and room for torch, which
+sums up in 16 bits here and there."""
+
+_NAME = re.compile(
+    r"(?:([13])d-)?(?:(\d+)to(\d+)-)?(\d+(?:x\d+){2,4})-k(\d+)-d(\d+)(?:-s(\d+))?(-last)?(-bf16|-f16|-f64)?"
+)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One float32 convolution with zero padding d (k - 1) / 2: 'same' where the stride is 1.
+    """One convolution with zero padding d (k - 1) / 2: 'same' where the stride is 1.
 
-    Its name is `[1d-|3d-][AtoB-]NxCxS-kK-dD[-sS][-last]`. Left out are 2d, 1to1 (depthwise), a stride of 1 and
-    contiguous tensors. S is one size where all axes have the same, and sizes joined by x where they differ.
+    Its name is `[1d-|3d-][AtoB-]NxCxS-kK-dD[-sS][-last][-bf16|-f16|-f64]`. Left out are 2d, 1to1 (depthwise), a stride
+    of 1, contiguous tensors and float32. S is one size where all axes have the same, and sizes joined by x where they
+    differ.
 
     Args:
         shape: (N, C, *S) of the input, S as in the name.
@@ -39,6 +49,7 @@ class Cell:
         inputs: A, divides C.
         outputs: B.
         last: whether channels lie last in memory.
+        dtype: name of the data type, a key of `SUFFIXES`.
 
     Example:
         >>> cell = Cell((2, 256, 65), 7, 4, 2)
@@ -57,6 +68,7 @@ class Cell:
     inputs: int = 1
     outputs: int = 1
     last: bool = False
+    dtype: str = "float32"
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -68,7 +80,7 @@ class Cell:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"cell: got {name!r}, expected a name such as '3d-8to8-2x8x24-k3-d2-s2'")
-        ndim, inputs, outputs, shape, kernel, dilation, stride, last = match.groups()
+        ndim, inputs, outputs, shape, kernel, dilation, stride, last, dtype = match.groups()
         return cls(
             tuple(map(int, shape.split("x"))),
             int(kernel),
@@ -78,6 +90,7 @@ class Cell:
             int(inputs or 1),
             int(outputs or 1),
             last is not None,
+            {suffix: name for name, suffix in SUFFIXES.items()}[dtype or ""],
         )
 
     @property
@@ -87,7 +100,8 @@ class Cell:
         group = f"{self.inputs}to{self.outputs}-" if (self.inputs, self.outputs) != (1, 1) else ""
         stride = f"-s{self.stride}" if self.stride > 1 else ""
         last = "-last" if self.last else ""
-        return f"{axes}{group}{'x'.join(map(str, self.shape))}-k{self.kernel}-d{self.dilation}{stride}{last}"
+        shape = "x".join(map(str, self.shape))
+        return f"{axes}{group}{shape}-k{self.kernel}-d{self.dilation}{stride}{last}{SUFFIXES[self.dtype]}"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -114,6 +128,11 @@ class Cell:
     def channels(self) -> int:
         """Of the output."""
         return self.groups * self.outputs
+
+    @property
+    def narrow(self) -> bool:
+        """Whether numbers have 16 bits."""
+        return self.dtype in ("bfloat16", "float16")
 
     @property
     def taps(self) -> int:
@@ -176,11 +195,71 @@ _ROUTES = """
 3d-1to16-2x1x24-k3-d2 3d-1to16-2x1x24-k3-d1 3d-8to8-2x8x24-k3-d2-s2 3d-8to64-1x8x16-k3-d2
 3d-64to4-1x64x16x24x24-k3-d2 3d-64to4-1x64x16x24x24-k3-d1 3d-64to8-1x64x16x24x24-k3-d2
 """
-"""A line for every row of `atrous._backends.table`, in its order: the cell that the row names, the same at another
-dilation, and cells on either side of the row's limits."""
+"""A line for every row of float32 in `atrous._backends.table`, in its order: the cell that the row names, the same at
+another dilation, and cells on either side of the row's limits. Other dtypes measure the same."""
 
-ROUTES = tuple(Cell.parse(name) for name in _ROUTES.split())
-GRIDS = {"taps": GRID, "quick": QUICK, "routes": ROUTES}
+ROUTES = tuple(
+    replace(Cell.parse(name), dtype=dtype) for dtype in ("float32", "float64", "bfloat16") for name in _ROUTES.split()
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells that `wide` sums up in one line.
+
+    Args:
+        title: what they have in common.
+        cells: all of them.
+        forward: wanted geometric mean of stock / ours, None where it is only reported.
+        backward: the same.
+    """
+
+    title: str
+    cells: tuple[Cell, ...]
+    forward: float | None = None
+    backward: float | None = None
+
+
+def _cells(
+    shapes: Sequence[tuple[int, ...]], kernels: Sequence[int], dilations: Sequence[int], ndim: int = 2
+) -> tuple[Cell, ...]:
+    return tuple(Cell(shape, k, d, ndim=ndim) for shape in shapes for k in kernels for d in dilations)
+
+
+def _as(cells: Sequence[Cell], *, last: bool = False, dtype: str = "float32") -> tuple[Cell, ...]:
+    return tuple(replace(cell, last=last, dtype=dtype) for cell in cells)
+
+
+_DEPTHWISE = tuple(cell for cell in GRID if cell != TINY)
+_UNEVEN = (
+    *_cells(((4, 72, 56), (2, 40, 65), (8, 200, 14), (2, 21, 60)), (3, 7), (1, 2, 8)),
+    *(Cell((4, 72, 56), k, 1, 2) for k in (3, 7)),
+)
+"""C is no multiple of 16."""
+_SOME = _cells(((8, 96, 56), (8, 384, 14), (2, 24, 33)), (3, 7), (1, 4))
+_STRIDED = tuple(Cell((8, 96, 56), k, 1, 2) for k in (3, 7))
+_LARGE = (
+    *_cells(((1, 32, 112), (1, 96, 56), (2, 128, 28), (2, 256, 14)), (17, 31), (1, 2)),
+    *_cells(((1, 32, 112), (1, 96, 56)), (17,), (4,)),
+    Cell((1, 32, 112), 31, 4),
+)
+_VOLUMES = _cells([(n, 32, *size) for n in (1, 8) for size in ((24,), (32, 64, 64))], (3,), (1, 2, 4), ndim=3)
+_LINES = _cells(((1, 256, 16000),), (3,), (1, 16, 64, 512), ndim=1)
+
+WIDE = (
+    Row("float32 channels_last", _as((*_DEPTHWISE, *_UNEVEN), last=True), 3.5, 12),
+    Row("bfloat16 contiguous", _as(_DEPTHWISE, dtype="bfloat16"), 6, 25),
+    Row("bfloat16 channels_last", _as((*_SOME, *_STRIDED), last=True, dtype="bfloat16")),
+    Row("17x17 and 31x31", _LARGE, 10, 15),
+    Row("17x17 and 31x31, channels_last", _as(_LARGE, last=True), None, 8),
+    Row("3-D", _VOLUMES, 8, 20),
+    Row("1-D", _LINES, 15, 12),
+    Row("float64", _as((*_SOME, *_STRIDED), dtype="float64")),
+    Row("float16", _as((*_SOME, *_STRIDED), dtype="float16")),
+)
+"""Two-dimensional, depthwise, float32 and contiguous, where the title does not say otherwise."""
+
+GRIDS = {"taps": GRID, "quick": QUICK, "routes": ROUTES, "wide": tuple(cell for row in WIDE for cell in row.cells)}
 
 
 def choose(grid: str, patterns: Sequence[str]) -> list[Cell]:

@@ -6,7 +6,7 @@ Legend: N batch, C channels, T taps, G groups, A and B channels in and out of on
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,9 @@ def names(cell: Cell | None, pass_: str, grid: str) -> list[str]:
         return ["dense", "stream"]
     if grid == "routes":
         return ["stock", "forced", "routed"]
+    if grid == "wide":
+        found = ["stock", "forced", "routed"]
+        return found + ["forced_undilated"] * (cell.dilation > 1) + ["forced_float32"] * cell.narrow
     if cell == TINY:
         # Here a call costs more than its arithmetic, so both sides go through autograd.
         return ["stock", "stock_autograd", "routed", "forced"] if pass_ != "forward" else ["stock", "routed", "forced"]
@@ -68,36 +71,50 @@ class Competitors:
         self.isa = isa
         if cell is not None:
             generator = torch.Generator().manual_seed(0)
-            kernel = [cell.kernel] * cell.ndim
-            self.input = torch.randn(*cell.shape[:2], *cell.sizes, generator=generator)
-            self.weight = torch.randn(cell.channels, cell.inputs, *kernel, generator=generator)
-            self.grad = torch.randn(cell.shape[0], cell.channels, *cell.output, generator=generator)
-            if cell.last:
-                self.input, self.weight, self.grad = map(_last, (self.input, self.weight, self.grad))
+            shapes = (
+                (*cell.shape[:2], *cell.sizes),
+                (cell.channels, cell.inputs, *[cell.kernel] * cell.ndim),
+                (cell.shape[0], cell.channels, *cell.output),
+            )
+            made = (torch.randn(shape, generator=generator).to(getattr(torch, cell.dtype)) for shape in shapes)
+            self.tensors = _laid(made, cell.last)
 
     def make(self, pass_: str, who: str) -> Call:
         """Return the call of one competitor in one pass."""
         if self.cell is None:
             return {"dense": _dense, "stream": _stream}[who]()
         if who == "copy":
-            copy, source = torch.empty_like(self.input), self.input
+            source = self.tensors[0]
+            copy = torch.empty_like(source)
             return lambda: copy.copy_(source)
         own = who.startswith(("forced", "routed"))
         dilation = 1 if who.endswith("undilated") else self.cell.dilation
         if who.startswith("forced"):
-            return self._forced(self.cell, pass_, dilation)
+            tensors = [t.float() for t in self.tensors] if who == "forced_float32" else self.tensors
+            return self._forced(self.cell, pass_, dilation, tensors)
         if own or who == "stock_autograd":
             return self._through_autograd(self.cell, pass_, _functional(self.cell.ndim, own))
-        return self._stock(self.cell, pass_, dilation, last=who == "stock_channels_last")
+        tensors = _laid(self.tensors, last=True) if who == "stock_channels_last" else self.tensors
+        return self._stock(self.cell, pass_, dilation, tensors)
 
-    def _forced(self, cell: Cell, pass_: str, dilation: int) -> Call:
+    def judge(self, pass_: str) -> Call | None:
+        """Return what the first results of a pass are compared with; None is that of the first competitor.
+
+        In 16 bits, where the first competitor may be wrong, this is torch on the same numbers, contiguous in float32.
+        """
+        if self.cell is None or not self.cell.narrow:
+            return None
+        exact = _laid([t.float() for t in self.tensors], last=False)
+        return self._stock(self.cell, pass_, self.cell.dilation, exact)
+
+    def _forced(self, cell: Cell, pass_: str, dilation: int, tensors: Sequence[torch.Tensor]) -> Call:
         ops = operations()
         forward, weight_gradient = _bare(ops.tap_conv.default), _bare(ops.tap_conv_weight.default)
         steps = torch.arange(cell.kernel, dtype=torch.int32) * dilation - dilation * (cell.kernel - 1) // 2
         offsets = torch.cartesian_prod(*[steps] * cell.ndim).reshape(-1, cell.ndim).contiguous()
         negated = (-offsets).contiguous()
-        input, grad, isa = self.input, self.grad, self.isa
-        weight = self.weight.flatten(2)
+        input, weight, grad = tensors
+        weight, isa = weight.flatten(2), self.isa
         stride, one = [cell.stride] * cell.ndim, [1] * cell.ndim
         output, size, groups = cell.output, cell.sizes, cell.groups
         if pass_ == "forward":
@@ -118,7 +135,7 @@ class Competitors:
         options = {
             "stride": cell.stride, "padding": cell.padding, "dilation": cell.dilation, "groups": cell.groups
         }  # fmt: skip
-        input, weight, grad = self.input, self.weight, self.grad
+        input, weight, grad = self.tensors
         if pass_ == "forward":
             return lambda: conv(input, weight, None, **options)
         wanted = MASKS[pass_]
@@ -127,8 +144,8 @@ class Competitors:
         sought = [leaf for leaf in leaves if leaf.requires_grad]
         return lambda: torch.autograd.grad(output, sought, grad, retain_graph=True)
 
-    def _stock(self, cell: Cell, pass_: str, dilation: int, last: bool) -> Call:
-        input, weight, grad = (_last(t) if last else t for t in (self.input, self.weight, self.grad))
+    def _stock(self, cell: Cell, pass_: str, dilation: int, tensors: Sequence[torch.Tensor]) -> Call:
+        input, weight, grad = tensors
         stride, padding, groups = cell.stride, dilation * (cell.kernel - 1) // 2, cell.groups
         if pass_ == "forward":
             conv = _functional(cell.ndim)
@@ -141,9 +158,9 @@ class Competitors:
         )  # fmt: skip
 
 
-def _last(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor with channels last in memory."""
-    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+def _laid(tensors: Iterable[torch.Tensor], last: bool) -> list[torch.Tensor]:
+    """Return the tensors with channels last in memory, or contiguous."""
+    return [t.movedim(1, -1).contiguous().movedim(-1, 1) if last else t.contiguous() for t in tensors]
 
 
 def _bare(operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -131,9 +131,7 @@ def table(cells: Sequence[Cell], dtypes: Sequence[str], device: torch.device) ->
     for cell in cells:
         for dtype in dtypes:
             calls = Competitors(cell)
-            calls.input, calls.weight, calls.grad = (
-                tensor.to(device, getattr(torch, dtype)) for tensor in (calls.input, calls.weight, calls.grad)
-            )
+            calls.tensors = [tensor.to(device, getattr(torch, dtype)) for tensor in calls.tensors]
             times = (median_ms(calls.make(pass_, who), device) for pass_, who in COLUMNS.values())
             yield f"| {cell.name} | {dtype} | " + " | ".join(f"{ms:.4f}" for ms in times) + " |"
 

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from atrous._files import whole_file, writable_folder
 from benchmarks.cells import Cell, choose
 from benchmarks.competitors import DENSE_FLOP, MASKS, STREAM_BYTES, names
 from benchmarks.measure import Policy, Session, measure_pass
+from benchmarks.results import PASSES
 
-PASSES = ("forward", "backward")
+POLICIES = {"wide": Policy(counted=5, few=2, batch=0.001, tries=3, cap=2.0)}
+"""Grid -> how much is measured, where that is not the usual."""
 
 
 def add_arguments(parser: ArgumentParser, grid: str) -> None:
-    """Add the options of `python -m benchmarks taps` or `routes`."""
+    """Add the options of `python -m benchmarks taps`, `routes` or `wide`."""
     parser.set_defaults(grid=grid)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the results go")
     parser.add_argument("--cells", nargs="+", default=[], metavar="PATTERN", help="only these, as '8x96x56-k7-*'")
@@ -34,7 +36,8 @@ def add_arguments(parser: ArgumentParser, grid: str) -> None:
         parser.add_argument("--quick", action="store_const", const="quick", dest="grid", help="a few small cells")
     parser.add_argument("--split", action="store_true", help="each gradient of the backward pass alone, too")
     parser.add_argument("--isa", default="", help="instruction path of the forced operations (default: the best)")
-    parser.add_argument("--cap", type=float, default=Policy.cap, metavar="S", help="seconds for a pass of a cell")
+    cap = POLICIES.get(grid, Policy()).cap
+    parser.add_argument("--cap", type=float, default=cap, metavar="S", help="seconds for a pass of a cell")
 
 
 def run(options: Namespace) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def run(options: Namespace) -> dict[str, Any]:
     writable_folder(options.json.absolute().parent)
     passes = [*PASSES, *(name for name in MASKS if options.split and name not in PASSES)]
     plan = {cell: {name: names(cell, name, options.grid) for name in passes} for cell in cells}
-    policy = Policy(cap=options.cap)
+    policy = replace(POLICIES.get(options.grid, Policy()), cap=options.cap)
     results: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "grid": options.grid,

@@ -57,7 +57,10 @@ class Worker:
         return {}
 
     def first(self, pass_: str, who: str) -> dict[str, Any]:
-        """Make a call, compare its result with that of the first competitor of the pass, and say how long it takes."""
+        """Make a call, compare its result with that of the judge of the pass, and say how long it takes."""
+        # The judge goes first: a call that is wrong may also have written where it should not.
+        if pass_ not in self.truth and (judge := self.competitors.judge(pass_)):
+            self.truth[pass_] = judge()
         call = self._call(pass_, who)
         start = time.perf_counter()
         result = call()

@@ -23,8 +23,30 @@ void parallel(int64_t items, int64_t grain, const atrous::Body& body) {
 
 Tensor checked(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
   STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, ": expected ",
-                  type == ScalarType::Int ? "int32" : "float32");
+                  type == ScalarType::Int ? "int32" : "the input's dtype");
   return tensor;
+}
+
+// Calls use(T{}) with the element type of the tensor.
+template <class Use>
+Tensor by_element(const char* op, const Tensor& tensor, const Use& use) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return use(float{});
+    case ScalarType::Double:
+      return use(double{});
+    case ScalarType::BFloat16:
+      return use(atrous::BFloat16{});
+    case ScalarType::Half:
+      return use(atrous::Float16{});
+    default:
+      STD_TORCH_CHECK(false, op, ": input: expected float32, float64, bfloat16 or float16");
+  }
+}
+
+template <class T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
 }
 
 Tensor plain(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
@@ -53,8 +75,9 @@ Tensor with_channels_last(const Tensor& tensor) {
   return channels_last(tensor) ? tensor : torch::stable::contiguous(channels_to_end(tensor));
 }
 
-const atrous::Kernels& kernels(const char* op, const std::string& isa) {
-  const atrous::Kernels* found = atrous::find_kernels(isa.c_str());
+template <class T>
+const atrous::Kernels<T>& kernels(const char* op, const std::string& isa) {
+  const atrous::Kernels<T>* found = atrous::find_kernels<T>(isa.c_str());
   STD_TORCH_CHECK(found, op, ": isa: got '", isa, "', which is unknown or not supported by this processor");
   return *found;
 }
@@ -105,12 +128,12 @@ Problem columns_of(Problem p) {
   return p;
 }
 
-Tensor tap_conv(const Tensor& input_, const Tensor& weight_, const Tensor& offsets_, const std::optional<Tensor>& bias_,
+Tensor tap_conv(const Tensor& input, const Tensor& weight_, const Tensor& offsets_, const std::optional<Tensor>& bias_,
                 std::vector<int64_t> stride, std::vector<int64_t> upsample, std::vector<int64_t> output_size,
                 std::string isa) {
   const char* op = "tap_conv";
-  const Tensor& input = checked(op, "input", input_, ScalarType::Float);
-  const Tensor weight = plain(op, "weight", weight_, ScalarType::Float);
+  const ScalarType type = input.scalar_type();
+  const Tensor weight = plain(op, "weight", weight_, type);
   const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
   STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) > 0, op, ": weight: expected (D, C/groups, T)");
   const Problem p =
@@ -119,27 +142,29 @@ Tensor tap_conv(const Tensor& input_, const Tensor& weight_, const Tensor& offse
                   ": weight: expected (D, C/groups, T)");
   std::optional<Tensor> bias;
   if (bias_) {
-    bias = plain(op, "bias", *bias_, ScalarType::Float);
+    bias = plain(op, "bias", *bias_, type);
     STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == weight.size(0), op, ": bias: expected (D,)");
   }
   const bool last = channels_last(input), columns = last && by_column(p);
-  const Tensor x = columns ? input : plain(op, "input", input, ScalarType::Float);
+  const Tensor x = columns ? input : plain(op, "input", input, type);
   std::vector<int64_t> shape = output_size;
   shape.insert(columns ? shape.end() : shape.begin(), weight.size(0));
   shape.insert(shape.begin(), p.batch);
   Tensor y = torch::stable::new_empty(input, shape);
-  atrous::tap_conv(columns ? columns_of(p) : p, x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-                   bias ? bias->const_data_ptr<float>() : nullptr, y.mutable_data_ptr<float>(), kernels(op, isa),
-                   parallel);
+  y = by_element(op, input, [&]<class T>(T) {
+    atrous::tap_conv(columns ? columns_of(p) : p, data<T>(x), data<T>(weight), bias ? data<T>(*bias) : nullptr,
+                     static_cast<T*>(y.mutable_data_ptr()), kernels<T>(op, isa), parallel);
+    return y;
+  });
   if (!last) return y;
   return channels_second(columns ? y : with_channels_last(y));
 }
 
-Tensor tap_conv_weight(const Tensor& grad_, const Tensor& input_, const Tensor& offsets_, std::vector<int64_t> stride,
+Tensor tap_conv_weight(const Tensor& grad_, const Tensor& input, const Tensor& offsets_, std::vector<int64_t> stride,
                        std::vector<int64_t> upsample, int64_t groups, std::string isa) {
   const char* op = "tap_conv_weight";
-  const Tensor& grad = checked(op, "grad", grad_, ScalarType::Float);
-  const Tensor& input = checked(op, "input", input_, ScalarType::Float);
+  const ScalarType type = input.scalar_type();
+  const Tensor& grad = checked(op, "grad", grad_, type);
   const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
   STD_TORCH_CHECK(grad.dim() == input.dim() && grad.dim() >= 3 && grad.size(0) == input.size(0), op,
                   ": grad: expected (B, D, *P) beside an input (B, C, *S)");
@@ -147,14 +172,14 @@ Tensor tap_conv_weight(const Tensor& grad_, const Tensor& input_, const Tensor& 
   for (int64_t a = 2; a < grad.dim(); ++a) out.push_back(grad.size(a));
   const Problem p = problem(op, input, offsets, groups, grad.size(1), out, stride, upsample);
   const bool columns = by_column(p) && (channels_last(input) || channels_last(grad));
-  const auto laid_out = [&](const Tensor& t) {
-    return columns ? with_channels_last(t) : plain(op, "", t, ScalarType::Float);
-  };
+  const auto laid_out = [&](const Tensor& t) { return columns ? with_channels_last(t) : plain(op, "", t, type); };
   const Tensor g = laid_out(grad), x = laid_out(input);
   Tensor result = torch::stable::new_empty(input, {grad.size(1), p.in_channels, p.taps});
-  atrous::tap_conv_weight(columns ? columns_of(p) : p, g.const_data_ptr<float>(), x.const_data_ptr<float>(),
-                          result.mutable_data_ptr<float>(), kernels(op, isa), parallel);
-  return result;
+  return by_element(op, input, [&]<class T>(T) {
+    atrous::tap_conv_weight(columns ? columns_of(p) : p, data<T>(g), data<T>(x),
+                            static_cast<T*>(result.mutable_data_ptr()), kernels<T>(op, isa), parallel);
+    return result;
+  });
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <memory>
 #include <sstream>
@@ -16,30 +17,46 @@ namespace {
 
 using atrous::Problem;
 
-// A heap block of its own, so that the first float outside it is an error.
+using atrous::narrow;
+using atrous::Wide;
+using atrous::widen;
+
+// A heap block of its own, so that the first element outside it is an error.
+template <class T>
 struct Buffer {
-  explicit Buffer(int64_t n, unsigned seed = 0) : size(n), data(new float[static_cast<size_t>(n)]) {
+  explicit Buffer(int64_t n, unsigned seed = 0) : size(n), data(new T[static_cast<size_t>(n)]) {
     for (int64_t i = 0; i < n; ++i) {
       seed = seed * 1664525u + 1013904223u;
-      data[static_cast<size_t>(i)] = static_cast<float>(seed >> 8) / (1 << 23) - 1.0f;
+      data[static_cast<size_t>(i)] = narrow<T>(static_cast<Wide<T>>(seed >> 8) / (1 << 23) - 1);
     }
   }
   int64_t size;
-  std::unique_ptr<float[]> data;
+  std::unique_ptr<T[]> data;
 };
 
-bool close(const Buffer& result, const Buffer& expected) {
-  float largest = 1;
-  for (int64_t i = 0; i < expected.size; ++i)
-    largest = std::fmax(largest, std::fabs(expected.data[static_cast<size_t>(i)]));
+// Float32 sums, rounded to as many bits as T has.
+template <class T>
+constexpr double kTolerance = sizeof(T) == 8   ? 1e-12
+                              : sizeof(T) == 4 ? 1e-4
+                                               : 1e-2;
+
+template <class T>
+bool close(const Buffer<T>& result, const Buffer<T>& expected) {
+  const auto at = [](const Buffer<T>& b, int64_t i) {
+    return static_cast<double>(widen(b.data[static_cast<size_t>(i)]));
+  };
+  double largest = 1;
+  for (int64_t i = 0; i < expected.size; ++i) largest = std::fmax(largest, std::fabs(at(expected, i)));
   for (int64_t i = 0; i < expected.size; ++i) {
-    const auto k = static_cast<size_t>(i);
-    if (!(std::fabs(result.data[k] - expected.data[k]) <= 1e-4f * largest)) return false;
+    if (!(std::fabs(at(result, i) - at(expected, i)) <= kTolerance<T> * largest)) return false;
   }
   return true;
 }
 
-bool same(const Buffer& a, const Buffer& b) { return std::equal(a.data.get(), a.data.get() + a.size, b.data.get()); }
+template <class T>
+bool same(const Buffer<T>& a, const Buffer<T>& b) {
+  return std::memcmp(a.data.get(), b.data.get(), static_cast<size_t>(a.size) * sizeof(T)) == 0;
+}
 
 void in_one(int64_t items, int64_t, const atrous::Body& body) {
   if (items > 0) body(0, items);
@@ -55,40 +72,49 @@ void in_three(int64_t items, int64_t grain, const atrous::Body& body) {
 
 // One line: name batch groups in_channels out_channels taps axes per_pair channels_last bias, (in out stride upsample)
 // of four axes, offsets.
-bool run(std::istringstream& line, std::string& name) {
+struct Case {
+  explicit Case(const std::string& text) {
+    std::istringstream line(text);
+    line >> name >> p.batch >> p.groups >> p.in_channels >> p.out_channels >> p.taps >> p.axes >> p.per_pair >>
+        p.channels_last >> has_bias;
+    for (atrous::Axis& axis : p.axis) line >> axis.in >> axis.out >> axis.stride >> axis.upsample;
+    for (int32_t offset; line >> offset;) offsets.push_back(offset);
+    offsets.shrink_to_fit();
+    p.offsets = offsets.data();
+  }
+  std::string name;
   Problem p{};
   bool has_bias = false;
-  line >> name >> p.batch >> p.groups >> p.in_channels >> p.out_channels >> p.taps >> p.axes >> p.per_pair >>
-      p.channels_last >> has_bias;
-  for (atrous::Axis& axis : p.axis) line >> axis.in >> axis.out >> axis.stride >> axis.upsample;
   std::vector<int32_t> offsets;
-  for (int32_t offset; line >> offset;) offsets.push_back(offset);
-  offsets.shrink_to_fit();
-  p.offsets = offsets.data();
+};
+
+template <class T>
+bool run(const Case& c, const char* type) {
+  const Problem& p = c.p;
   const int64_t channels = p.channels(), list = p.in_channels * p.taps, planes = p.groups * p.out_channels;
-  const Buffer input(p.batch * p.groups * p.in_channels * p.in_size(), 1), weight(channels * list, 2),
+  const Buffer<T> input(p.batch * p.groups * p.in_channels * p.in_size(), 1), weight(channels * list, 2),
       bias(channels, 3);
-  const Buffer grad(p.batch * planes * p.out_size(), 4), output(grad.size), weight_grad(weight.size);
-  const float* b = has_bias ? bias.data.get() : nullptr;
+  const Buffer<T> grad(p.batch * planes * p.out_size(), 4), output(grad.size), weight_grad(weight.size);
+  const T* b = c.has_bias ? bias.data.get() : nullptr;
   for (int64_t o = 0; o < channels; ++o) {
     atrous::exact::tap_conv(p, o, input.data.get(), weight.data.get(), b, output.data.get());
     atrous::exact::tap_conv_weight(p, o, grad.data.get(), input.data.get(), weight_grad.data.get());
   }
   bool good = true;
   for (const char* isa : {"portable", "avx2", "avx512"}) {
-    const atrous::Kernels* kernels = atrous::find_kernels(isa);
+    const atrous::Kernels<T>* kernels = atrous::find_kernels<T>(isa);
     if (!kernels) continue;
-    Buffer y(output.size), w(weight_grad.size), y_cut(output.size), w_cut(weight_grad.size);
+    Buffer<T> y(output.size), w(weight_grad.size), y_cut(output.size), w_cut(weight_grad.size);
     atrous::tap_conv(p, input.data.get(), weight.data.get(), b, y.data.get(), *kernels, in_one);
     atrous::tap_conv(p, input.data.get(), weight.data.get(), b, y_cut.data.get(), *kernels, in_three);
     atrous::tap_conv_weight(p, grad.data.get(), input.data.get(), w.data.get(), *kernels, in_one);
     atrous::tap_conv_weight(p, grad.data.get(), input.data.get(), w_cut.data.get(), *kernels, in_three);
     if (!same(y, y_cut) || !same(w, w_cut)) {
-      std::fprintf(stderr, "%s: other bits when cut on %s\n", name.c_str(), isa);
+      std::fprintf(stderr, "%s: other bits when cut, %s on %s\n", c.name.c_str(), type, isa);
       good = false;
     }
     if (!close(y, output) || !close(w, weight_grad)) {
-      std::fprintf(stderr, "%s: wrong on %s\n", name.c_str(), isa);
+      std::fprintf(stderr, "%s: wrong, %s on %s\n", c.name.c_str(), type, isa);
       good = false;
     }
   }
@@ -99,10 +125,12 @@ bool run(std::istringstream& line, std::string& name) {
 
 int main() {
   int cases = 0, wrong = 0;
-  for (std::string text, name; std::getline(std::cin, text); ++cases) {
-    std::istringstream line(text);
-    wrong += !run(line, name);
+  for (std::string text; std::getline(std::cin, text); ++cases) {
+    const Case c(text);
+    const bool good[] = {run<float>(c, "float32"), run<double>(c, "float64"), run<atrous::BFloat16>(c, "bfloat16"),
+                         run<atrous::Float16>(c, "float16")};
+    wrong += !(good[0] && good[1] && good[2] && good[3]);
   }
-  std::printf("%d cases, %d wrong\n", cases, wrong);
+  std::printf("%d cases in 4 element types, %d wrong\n", cases, wrong);
   return cases == 0 || wrong != 0;
 }

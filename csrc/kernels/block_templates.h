@@ -1,6 +1,7 @@
-// The blocks, written once for every instruction set S: S::V is a vector of S::L floats, S::kSlot what an accumulator
-// takes in memory, S::kStep the distance between the floats of a source that count. Included by one file per set, each
-// compiled with its own flags; nothing here may be shared between them, hence the unnamed namespace.
+// The blocks, written once for every instruction set S: elements S::T in memory, S::V a vector of S::L of what they are
+// computed in, S::kSlot what an accumulator takes in memory, S::kStep the distance between the elements of a source
+// that count. Included by one file per set, each compiled with its own flags; nothing here may be shared between them,
+// hence the unnamed namespace.
 #pragma once
 
 #include "blocks.h"
@@ -15,12 +16,11 @@ struct ByColumn : S {
 };
 
 #define ATROUS_UNROLL _Pragma("GCC unroll 32")
-#define ATROUS_INLINE inline __attribute__((always_inline))
 
 ATROUS_INLINE void fetch(Stretches& next, int64_t lines) {
   if (next.count == 0) return;
   const int64_t end = next.done + lines < next.lines ? next.done + lines : next.lines;
-  for (int64_t line = next.done; line < end; ++line) __builtin_prefetch(next.at + 16 * line, 0, 2);
+  for (int64_t line = next.done; line < end; ++line) __builtin_prefetch(next.at + kLineBytes * line, 0, 2);
   next.done = end;
   if (end == next.lines) {
     next.done = 0;
@@ -41,7 +41,7 @@ struct Bits<1> {
 
 // Calls use(l, m, v, value) for each source row m of each of A lines that `span` admits, and each of its V vectors.
 template <class S, int A, int ROWS, int V, class Use>
-ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], int64_t pitch, const Span& span,
+ATROUS_INLINE void each_row(const typename S::T* x, const typename S::Mask (&lanes)[V], int64_t pitch, const Span& span,
                             const Use& use) {
   auto rows = static_cast<typename Bits<A>::Type>(span.rows);
   asm volatile("" : "+r"(rows));  // else the compiler keeps the outcome of every test below alive over all runs
@@ -59,9 +59,9 @@ ATROUS_INLINE void each_row(const float* x, const typename S::Mask (&lanes)[V], 
 
 // Calls use(x, lanes, packed) for each run of the span that the block's columns can see; `lanes` are those to read.
 template <class S, int V, class Use>
-ATROUS_INLINE void each_run(const Block& block, const Span& span, const Use& use) {
+ATROUS_INLINE void each_run(const Block<typename S::T>& block, const Span& span, const Use& use) {
   const int64_t first = -(block.column + V * S::L), last = span.width - block.column;
-  const float* const at = block.source + block.windows[span.window] + span.at + block.column * S::kStep;
+  const auto* const at = block.source + block.windows[span.window] + span.at + block.column * S::kStep;
   for (const Run *run = span.runs, *end = run + span.count; run != end; ++run) {
     if (run->dx <= first || run->dx >= last) continue;
     typename S::Mask lanes[V];
@@ -85,10 +85,9 @@ struct Height {
 };
 
 template <class Use>
-ATROUS_INLINE void each_span(const Block& block, const Use& use) {
-  const Span* span = block.spans;
+ATROUS_INLINE void each_span(const Span* span, const Span* end, const Use& use) {
   const auto all_of = [&](auto height) __attribute__((always_inline)) {
-    for (; span != block.end && span->height == height.kTaps; ++span) use(*span, height);
+    for (; span != end && span->height == height.kTaps; ++span) use(*span, height);
   };
   all_of(Height<7>());
   all_of(Height<5>());
@@ -100,25 +99,22 @@ ATROUS_INLINE void each_span(const Block& block, const Use& use) {
 
 // A lines of R rows of V vectors.
 template <class S, int A, int R, int V>
-void conv_block(const Block& block, const float* weights, const float* bias, float* y, int64_t y_pitch) {
+void conv_block(const Block<typename S::T>& block, const Wide<typename S::T>* weights, const Wide<typename S::T>* bias,
+                typename S::T* y, int64_t y_pitch) {
   const int64_t pitch = block.pitch;
-  typename S::First valid[V];
-  ATROUS_UNROLL for (int v = 0; v < V; ++v) valid[v] = S::first(block.valid - v * S::L);
   typename S::V sum[A * R][V];
   static_assert(V == 1 || !S::kByColumn);
-  typename S::V start = S::set(0.0f);
-  if (bias) start = S::kByColumn ? S::load(bias + block.column) : S::set(*bias);
-  ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = start;
-  if (!bias) {
+  if (block.resume) {
     ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
-      if (!(block.stored >> i & 1)) continue;
-      const float* const row = y + i / R * block.apart + i % R * y_pitch;
-      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::load_first(row + v * S::L, valid[v]);
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::load(block.resume + (i * V + v) * S::L);
     }
+  } else {
+    const typename S::V start = S::kByColumn ? S::load(bias + block.column) : S::set(*bias);
+    ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = start;
   }
-  each_span(block, [&](const Span& span, auto height) __attribute__((always_inline)) {
+  each_span(block.spans, block.end, [&](const Span& span, auto height) __attribute__((always_inline)) {
     constexpr int N = decltype(height)::kTaps;
-    each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
+    each_run<S, V>(block, span, [&](const auto* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       typename S::V w[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) {
         w[n] =
@@ -133,30 +129,39 @@ void conv_block(const Block& block, const float* weights, const float* bias, flo
                                    });
     });
   });
+  if (block.leave) {
+    ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store(block.leave + (i * V + v) * S::L, sum[i][v]);
+    }
+    return;
+  }
+  typename S::First valid[V];
+  ATROUS_UNROLL for (int v = 0; v < V; ++v) valid[v] = S::first(block.valid - v * S::L);
   ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
     if (!(block.stored >> i & 1)) continue;
-    float* const row = y + i / R * block.apart + i % R * y_pitch;
+    auto* const row = y + i / R * block.apart + i % R * y_pitch;
     ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store_first(row + v * S::L, valid[v], sum[i][v]);
   }
 }
 
 template <class S, int A, int R, int V>
-void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators) {
+void grad_block(const Block<typename S::T>& block, const typename S::T* grad, int64_t grad_pitch,
+                Wide<typename S::T>* accumulators) {
   const int64_t pitch = block.pitch;
   typename S::First valid[V];
   ATROUS_UNROLL for (int v = 0; v < V; ++v) valid[v] = S::first(block.valid - v * S::L);
   typename S::V g[A * R][V];
-  ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::set(0.0f);
+  ATROUS_UNROLL for (int i = 0; i < A * R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::set(0);
   ATROUS_UNROLL for (int i = 0; i < A * R; ++i) {
     if (!(block.stored >> i & 1)) continue;
-    const float* const row = grad + i / R * block.apart + i % R * grad_pitch;
+    const auto* const row = grad + i / R * block.apart + i % R * grad_pitch;
     ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::load_first(row + v * S::L, valid[v]);
   }
-  each_span(block, [&](const Span& span, auto height) __attribute__((always_inline)) {
+  each_span(block.spans, block.end, [&](const Span& span, auto height) __attribute__((always_inline)) {
     constexpr int N = decltype(height)::kTaps;
-    each_run<S, V>(block, span, [&](const float* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
+    each_run<S, V>(block, span, [&](const auto* x, const auto& lanes, int32_t packed) __attribute__((always_inline)) {
       const int64_t slot = S::kByColumn ? block.weights : S::kSlot;
-      float* const total = accumulators + packed * slot + (S::kByColumn ? block.column : 0);
+      auto* const total = accumulators + packed * slot + (S::kByColumn ? block.column : 0);
       typename S::V sum[N];
       ATROUS_UNROLL for (int n = 0; n < N; ++n) sum[n] = S::load(total + n * slot);
       each_row<S, A, R + N - 1, V>(x, lanes, pitch, span,
@@ -170,39 +175,44 @@ void grad_block(const Block& block, const float* grad, int64_t grad_pitch, float
   });
 }
 
-// Rows of `columns` floats, `stride` apart, to rows that lie side by side.
-template <class S>
-void copy_rows(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
+// Rows of `columns` elements, `stride` apart, to rows that lie side by side.
+template <class S, class T = typename S::T>
+void copy_rows(const T* from, int64_t from_pitch, int64_t stride, T* to, int64_t to_pitch, int64_t rows,
                int64_t columns) {
-  // A last, partial vector; of every second float the row ends before its pair is whole.
-  const int64_t whole = (stride == 2 ? columns - 1 : columns) / S::L * S::L, rest = columns - whole;
   for (int64_t row = 0; row < rows; ++row, from += from_pitch, to += to_pitch) {
+    int64_t i = 0;
     if (stride == 1) {
-      for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load(from + i));
-      if (rest) S::store_first(to + whole, S::first(rest), S::load_first(from + whole, S::first(rest)));
-    } else if (stride == 2) {
-      for (int64_t i = 0; i < whole; i += S::L) S::store(to + i, S::load_even(from + 2 * i, 2 * S::L));
-      S::store_first(to + whole, S::first(rest), S::load_even(from + 2 * whole, 2 * rest - 1));
-    } else {
-      for (int64_t i = 0; i < columns; ++i) to[i] = from[stride * i];
+      for (; i < columns; i += S::L) S::copy(from + i, to + i, S::first(columns - i));
+    } else if constexpr (requires { S::load_even(from, 0); }) {
+      // The row ends before its last pair is whole.
+      if (stride == 2) {
+        for (; i < columns; i += S::L) {
+          S::store_first(to + i, S::first(columns - i), S::load_even(from + 2 * i, 2 * (columns - i) - 1));
+        }
+      }
     }
+    for (; i < columns; ++i) to[i] = from[stride * i];
   }
 }
 
 // Two blocks to every second column each: `columns` in all, the first from `even`.
-template <class S>
-void weave_rows(const float* even, const float* odd, int64_t from_pitch, float* to, int64_t to_pitch, int64_t rows,
+template <class S, class T = typename S::T>
+void weave_rows(const Wide<T>* even, const Wide<T>* odd, int64_t from_pitch, T* to, int64_t to_pitch, int64_t rows,
                 int64_t columns) {
   for (int64_t row = 0; row < rows; ++row, even += from_pitch, odd += from_pitch, to += to_pitch) {
-    for (int64_t i = 0; 2 * i < columns; i += S::L) {
-      S::store_woven(to + 2 * i, columns - 2 * i, S::load(even + i), S::load(odd + i));
+    if constexpr (requires { S::store_woven(to, 0, S::load(even), S::load(odd)); }) {
+      for (int64_t i = 0; 2 * i < columns; i += S::L) {
+        S::store_woven(to + 2 * i, columns - 2 * i, S::load(even + i), S::load(odd + i));
+      }
+    } else {
+      for (int64_t i = 0; i < columns; ++i) to[i] = narrow<T>(i % 2 ? odd[i / 2] : even[i / 2]);
     }
   }
 }
 
-template <class S>
-float sum_of_lanes(const float* lanes) {
-  float sums[S::kSlot];
+template <class S, class W = Wide<typename S::T>>
+W sum_of_lanes(const W* lanes) {
+  W sums[S::kSlot];
   for (int i = 0; i < S::kSlot; ++i) sums[i] = lanes[i];
   ATROUS_UNROLL for (int half = S::kSlot / 2; half > 0; half /= 2) {
     ATROUS_UNROLL for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
@@ -211,25 +221,26 @@ float sum_of_lanes(const float* lanes) {
 }
 
 template <class S, int V, int... R>
-void add_conv(Kernels& kernels) {
+void add_conv(Kernels<typename S::T>& kernels) {
   ((kernels.conv[V][R] = conv_block<S, 1, R, V>), ...);
 }
 
 template <class S, int V, int... R>
-void add_grad(Kernels& kernels) {
+void add_grad(Kernels<typename S::T>& kernels) {
   ((kernels.grad[V][R] = grad_block<S, 1, R, V>), ...);
 }
 
 template <class S, int A, int R>
-void add_lines(Kernels& kernels) {
+void add_lines(Kernels<typename S::T>& kernels) {
   kernels.line_rows[A] = R;
   kernels.conv_lines[A] = conv_block<S, A, R, 1>;
   kernels.grad_lines[A] = grad_block<S, A, R, 1>;
 }
 
 template <class S>
-void add_rows(Kernels& kernels) {
+void add_rows(Kernels<typename S::T>& kernels) {
   kernels.lanes = S::L;
+  kernels.bytes = sizeof(typename S::T);
   kernels.sum = sum_of_lanes<S>;
   kernels.copy = copy_rows<S>;
   kernels.weave = weave_rows<S>;

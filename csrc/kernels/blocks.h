@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "element.h"
+
 // Whether the address sanitizer is on: it does not look into masked loads and stores, so those are done float by float.
 #if defined(__SANITIZE_ADDRESS__)
 #define ATROUS_ASAN 1
@@ -32,10 +34,12 @@ struct Span {
   const Run* runs;  // sorted by dx
 };
 
-// Memory that will be wanted after the block at hand: `count` stretches of `lines` cache lines, `apart` floats from one
+constexpr int64_t kLineBytes = 64;
+
+// Memory that will be wanted after the block at hand: `count` stretches of `lines` cache lines, `apart` bytes from one
 // another; `done` lines of the first one are on their way.
 struct Stretches {
-  const float* at = nullptr;
+  const char* at = nullptr;
   int64_t lines = 0, apart = 0, count = 0, done = 0;
 };
 
@@ -48,9 +52,10 @@ struct Ahead {
 
 // What one call of a block works on: outputs (or gradients) of some rows of one or more lines, and of `valid` columns
 // from column `column` on.
+template <class T>
 struct Block {
-  const float* source;
-  const int64_t* windows;   // where they begin, in floats from `source`
+  const T* source;
+  const int64_t* windows;   // where they begin, in elements from `source`
   const Span *spans, *end;  // by height, the tallest first
   int64_t pitch;            // between rows of the sources
   bool margins;             // zeros lie beside the image; else nothing there may be read
@@ -58,43 +63,57 @@ struct Block {
   int64_t valid;
   int64_t apart;    // between lines of the outputs
   uint32_t stored;  // bit l * (block's rows) + i: row i of line l is an output
-  int64_t weights;  // where each column has its own weights (or accumulators): floats from a tap's to the next tap's
+  int64_t weights;  // where each column has its own weights (or accumulators): from a tap's to the next tap's
+  Wide<T>* resume;  // the sums that an earlier block left, whole vectors row by row; or null: they start from the bias
+  Wide<T>* leave;   // where to leave them so; or null: they are outputs
   Ahead* ahead;
 };
 
-// y (+)= taps: starts from *bias (by column: from bias[column]), or from y itself where bias is null.
-using ConvBlock = void (*)(const Block& block, const float* weights, const float* bias, float* y, int64_t y_pitch);
+// y = bias + taps; by column the bias is one for each.
+template <class T>
+using ConvBlock = void (*)(const Block<T>& block, const Wide<T>* weights, const Wide<T>* bias, T* y, int64_t y_pitch);
 // accumulators += gradient times shifted input, lane by lane.
-using GradBlock = void (*)(const Block& block, const float* grad, int64_t grad_pitch, float* accumulators);
+template <class T>
+using GradBlock = void (*)(const Block<T>& block, const T* grad, int64_t grad_pitch, Wide<T>* accumulators);
 
 constexpr int kMaxRows = 16;  // rows of the tallest block
 constexpr int kMaxVectors = 8;
 constexpr int kMaxLines = 8;
 
-// One instruction set. A null entry is not compiled: the registers would not hold it.
-struct Kernels {
+// What a schedule asks about one instruction set and element type.
+struct Vectors {
   int lanes;
-  bool masks;  // loads can leave lanes out for nothing, so blocks without margins run too
-  ConvBlock conv[kMaxVectors + 1][kMaxRows + 1];
-  GradBlock grad[kMaxVectors + 1][kMaxRows + 1];
+  int bytes;    // of an element
+  bool masks;   // loads can leave lanes out for nothing, so blocks without margins run too
+  bool second;  // there are blocks that read every second column
+};
+
+// The blocks of one instruction set and element type. A null entry is not compiled: the registers would not hold it.
+template <class T>
+struct Kernels : Vectors {
+  ConvBlock<T> conv[kMaxVectors + 1][kMaxRows + 1];
+  GradBlock<T> grad[kMaxVectors + 1][kMaxRows + 1];
   // Blocks of 2, 4 or 8 lines and one vector, for lines of at most `line_rows` rows; 0 where there is none.
   int line_rows[kMaxLines + 1];
-  ConvBlock conv_lines[kMaxLines + 1];
-  GradBlock grad_lines[kMaxLines + 1];
-  const Kernels* half;       // blocks of single vectors half as wide, or null
-  const Kernels* second;     // blocks of single vectors that read every second column of their sources, or null
-  const Kernels* by_column;  // blocks of single vectors with weights of their own for each column
-  float (*sum)(const float* lanes);
-  void (*copy)(const float* from, int64_t from_pitch, int64_t stride, float* to, int64_t to_pitch, int64_t rows,
+  ConvBlock<T> conv_lines[kMaxLines + 1];
+  GradBlock<T> grad_lines[kMaxLines + 1];
+  const Kernels* half;            // blocks of single vectors half as wide, or null
+  const Kernels* second_columns;  // blocks of single vectors that read every second column of their sources, or null
+  const Kernels* by_column;       // blocks of single vectors with weights of their own for each column
+  Wide<T> (*sum)(const Wide<T>* lanes);
+  void (*copy)(const T* from, int64_t from_pitch, int64_t stride, T* to, int64_t to_pitch, int64_t rows,
                int64_t columns);
-  void (*weave)(const float* even, const float* odd, int64_t from_pitch, float* to, int64_t to_pitch, int64_t rows,
+  void (*weave)(const Wide<T>* even, const Wide<T>* odd, int64_t from_pitch, T* to, int64_t to_pitch, int64_t rows,
                 int64_t columns);
 };
 
 // Null where the build lacks it. The processor is asked by the caller, `find_kernels`: these functions may already hold
-// instructions of their set.
-const Kernels* kernels_avx512();
-const Kernels* kernels_avx2();
-const Kernels* kernels_portable();
+// instructions of their set. Each file of blocks is compiled once for every T, its ATROUS_ELEMENT.
+template <class T>
+const Kernels<T>* kernels_avx512();
+template <class T>
+const Kernels<T>* kernels_avx2();
+template <class T>
+const Kernels<T>* kernels_portable();
 
 }  // namespace atrous

@@ -1,40 +1,22 @@
-// Compiled with AVX2 and FMA on x86-64; elsewhere it holds only the null answer.
+// Compiled with AVX2, FMA and F16C on x86-64; elsewhere it holds only the null answer.
 #include "block_templates.h"
 
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include <immintrin.h>
 
 namespace atrous {
 namespace {
 
-struct Avx2 {
+// Eight floats.
+struct Floats {
   using V = __m256;
   static constexpr int L = 8;
-  static constexpr int kSlot = L;
-  static constexpr int kStep = 1;
-  static constexpr bool kByColumn = false;
-  struct Mask {};
-  static Mask all() { return {}; }
-  static Mask between(int64_t, int64_t) { return {}; }
   static V set(float value) { return _mm256_set1_ps(value); }
   static V load(const float* at) { return _mm256_loadu_ps(at); }
-  static V load(const float* at, Mask) { return load(at); }
-  using First = int64_t;
-  static First first(int64_t n) { return n; }
-  static V load_first(const float* at, First n) {
-    if (n >= L) return load(at);
-    V value = set(0);
-#if defined(ATROUS_ASAN)
-    for (int i = 0; i < n; ++i) value[i] = at[i];
-#else
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    if (n > 0) value = _mm256_maskload_ps(at, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lanes));
-#endif
-    return value;
-  }
   static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
+  static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   // In pieces: a masked store takes some processors as long as ten whole ones.
-  static void store_first(float* at, First n, V value) {
+  static void store_first(float* at, int64_t n, V value) {
     if (n >= L) return store(at, value);
     if (n <= 0) return;
     __m128 part = _mm256_castps256_ps128(value);
@@ -50,6 +32,24 @@ struct Avx2 {
     }
     if (n & 1) _mm_store_ss(at, part);
   }
+};
+
+template <class T>
+struct Elements;
+
+template <>
+struct Elements<float> : Floats {
+  static V load_first(const float* at, int64_t n) {
+    if (n >= L) return load(at);
+    V value = set(0);
+#if defined(ATROUS_ASAN)
+    for (int i = 0; i < n; ++i) value[i] = at[i];
+#else
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    if (n > 0) value = _mm256_maskload_ps(at, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lanes));
+#endif
+    return value;
+  }
   // Every second of n floats.
   static V load_even(const float* at, int64_t n) {
     const V mixed = _mm256_shuffle_ps(load_first(at, n), load_first(at + L, n - L), _MM_SHUFFLE(2, 0, 2, 0));
@@ -61,13 +61,98 @@ struct Avx2 {
     store_first(at, n, _mm256_permute2f128_ps(low, high, 0x20));
     store_first(at + L, n - L, _mm256_permute2f128_ps(low, high, 0x31));
   }
+};
+
+template <>
+struct Elements<double> {
+  using V = __m256d;
+  static constexpr int L = 4;
+  static V set(double value) { return _mm256_set1_pd(value); }
+  static V load(const double* at) { return _mm256_loadu_pd(at); }
+  static void store(double* at, V value) { _mm256_storeu_pd(at, value); }
+  static V fma(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
+  static V load_first(const double* at, int64_t n) {
+    if (n >= L) return load(at);
+    V value = set(0);
+    for (int i = 0; i < n; ++i) value[i] = at[i];
+    return value;
+  }
+  static void store_first(double* at, int64_t n, V value) {
+    if (n >= L) return store(at, value);
+    for (int i = 0; i < n; ++i) at[i] = value[i];
+  }
+};
+
+// Whole vectors of 16-bit floats; parts of one take a buffer of their own.
+template <class T>
+struct Shorts : Floats {
+  using Floats::load;
+  using Floats::store;
+  static V load(const T* at) { return widened(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)), T{}); }
+  static void store(T* at, V value) { _mm_storeu_si128(reinterpret_cast<__m128i*>(at), narrowed(value, T{})); }
+  static V load_first(const T* at, int64_t n) {
+    if (n >= L) return load(at);
+    T part[L] = {};
+    for (int i = 0; i < n; ++i) part[i] = at[i];
+    return load(part);
+  }
+  static void store_first(T* at, int64_t n, V value) {
+    if (n >= L) return store(at, value);
+    T part[L];
+    store(part, value);
+    for (int i = 0; i < n; ++i) at[i] = part[i];
+  }
+
+ private:
+  static V widened(__m128i bits, BFloat16) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  static V widened(__m128i bits, Float16) { return _mm256_cvtph_ps(bits); }
+  static __m128i narrowed(V value, BFloat16) {
+    const __m256i bits = _mm256_castps_si256(value), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), ones(1));
+    const __m256i near = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, ones(0x7fff))), 16);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+    const __m256i all = _mm256_blendv_epi8(near, ones(0x7fc0), nan);
+    return _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  }
+  static __m128i narrowed(V value, Float16) { return _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT); }
+  static __m256i ones(int value) { return _mm256_set1_epi32(value); }
+};
+
+template <>
+struct Elements<BFloat16> : Shorts<BFloat16> {};
+template <>
+struct Elements<Float16> : Shorts<Float16> {};
+
+template <class Element>
+struct Avx2 : Elements<Element> {
+  using T = Element;
+  using Base = Elements<T>;
+  using V = typename Base::V;
+  static constexpr int L = Base::L;
+  static constexpr int kSlot = L;
+  static constexpr int kStep = 1;
+  static constexpr bool kByColumn = false;
+  struct Mask {};
+  static Mask all() { return {}; }
+  static Mask between(int64_t, int64_t) { return {}; }
+  using Base::load;
+  static V load(const T* at, Mask) { return load(at); }
+  using First = int64_t;
+  static First first(int64_t n) { return n; }
+  static void copy(const T* from, T* to, First n) {
+    if (n >= L) {
+      __builtin_memcpy(to, from, L * sizeof(T));
+    } else {
+      for (int i = 0; i < n; ++i) to[i] = from[i];
+    }
+  }
   // Keeps the compiler from loading the value anew for each multiplication.
   static void pin(V& value) { asm("" : "+x"(value)); }
-  static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 };
 
 template <class S>
-void add_single_vectors(Kernels& k) {
+void add_single_vectors(Kernels<typename S::T>& k) {
   k.lanes = S::L;
   add_conv<S, 1, 1, 2, 4, 6, 8>(k);
   add_grad<S, 1, 1, 2, 4, 8>(k);
@@ -77,27 +162,36 @@ void add_single_vectors(Kernels& k) {
 
 }  // namespace
 
-const Kernels* kernels_avx2() {
-  static const Kernels by_column = [] {
-    Kernels k{};
-    add_single_vectors<ByColumn<Avx2>>(k);
+template <class T>
+const Kernels<T>* kernels_avx2() {
+  using S = Avx2<T>;
+  static const Kernels<T> by_column = [] {
+    Kernels<T> k{};
+    add_single_vectors<ByColumn<S>>(k);
     return k;
   }();
-  static const Kernels kernels = [] {
-    Kernels k{};
-    add_rows<Avx2>(k);
-    add_single_vectors<Avx2>(k);
-    add_conv<Avx2, 2, 1, 2, 4>(k);
-    add_conv<Avx2, 4, 1, 2>(k);
-    add_grad<Avx2, 2, 1, 2, 4>(k);
-    add_grad<Avx2, 4, 1>(k);
+  static const Kernels<T> kernels = [] {
+    Kernels<T> k{};
+    add_rows<S>(k);
+    add_single_vectors<S>(k);
+    add_conv<S, 2, 1, 2, 4>(k);
+    add_conv<S, 4, 1, 2>(k);
+    add_grad<S, 2, 1, 2, 4>(k);
+    add_grad<S, 4, 1>(k);
     k.by_column = &by_column;
     return k;
   }();
   return &kernels;
 }
 
+template const Kernels<ATROUS_ELEMENT>* kernels_avx2();
+
 }  // namespace atrous
 #else
-const atrous::Kernels* atrous::kernels_avx2() { return nullptr; }
+namespace atrous {
+template <>
+const Kernels<ATROUS_ELEMENT>* kernels_avx2() {
+  return nullptr;
+}
+}  // namespace atrous
 #endif

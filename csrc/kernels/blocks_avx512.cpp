@@ -1,62 +1,186 @@
-// Compiled with AVX-512 on x86-64; elsewhere it holds only the null answer.
+// Compiled with AVX-512 (F, VL, BW) and F16C on x86-64; elsewhere it holds only the null answer.
 #include "block_templates.h"
 
-#if defined(__AVX512F__) && defined(__AVX512VL__)
+#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512BW__) && defined(__F16C__)
 #include <immintrin.h>
 
 namespace atrous {
 namespace {
 
-#if defined(ATROUS_ASAN)
-[[gnu::noinline]] __m512 load_one_by_one(const float* at, unsigned lanes) {
-  __m512 value = _mm512_setzero_ps();
-  for (int i = 0; i < 16; ++i) {
-    if (lanes >> i & 1) value[i] = at[i];
-  }
-  return value;
-}
+// N of what is computed in.
+template <class W, int N>
+struct Lanes;
 
-[[gnu::noinline]] void store_one_by_one(float* at, unsigned lanes, __m512 value) {
-  for (int i = 0; i < 16; ++i) {
-    if (lanes >> i & 1) at[i] = value[i];
-  }
-}
-#endif
-
-struct Avx512 {
+template <>
+struct Lanes<float, 16> {
   using V = __m512;
-  static constexpr int L = 16;
-  static constexpr int kSlot = L;
-  static constexpr int kStep = 1;
-  static constexpr bool kByColumn = false;
-  using Mask = __mmask16;
-  static Mask all() { return 0xffff; }
-  // Lanes in [begin, end).
-  static Mask between(int64_t begin, int64_t end) {
-    const auto low = begin <= 0 ? 0u : begin >= L ? 0xffffu : (1u << begin) - 1;
-    const auto high = end >= L ? 0xffffu : end <= 0 ? 0u : (1u << end) - 1;
-    return static_cast<Mask>(high & ~low);
-  }
   static V set(float value) { return _mm512_set1_ps(value); }
   static V load(const float* at) { return _mm512_loadu_ps(at); }
-  static V load(const float* at, Mask lanes) {
-#if defined(ATROUS_ASAN)
-    return load_one_by_one(at, lanes);
-#else
-    return _mm512_maskz_loadu_ps(lanes, at);
-#endif
-  }
   static void store(float* at, V value) { _mm512_storeu_ps(at, value); }
+  static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+};
+
+template <>
+struct Lanes<float, 8> {
+  using V = __m256;
+  static V set(float value) { return _mm256_set1_ps(value); }
+  static V load(const float* at) { return _mm256_loadu_ps(at); }
+  static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
+  static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+};
+
+template <>
+struct Lanes<double, 8> {
+  using V = __m512d;
+  static V set(double value) { return _mm512_set1_pd(value); }
+  static V load(const double* at) { return _mm512_loadu_pd(at); }
+  static void store(double* at, V value) { _mm512_storeu_pd(at, value); }
+  static V fma(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
+};
+
+template <>
+struct Lanes<double, 4> {
+  using V = __m256d;
+  static V set(double value) { return _mm256_set1_pd(value); }
+  static V load(const double* at) { return _mm256_loadu_pd(at); }
+  static void store(double* at, V value) { _mm256_storeu_pd(at, value); }
+  static V fma(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
+};
+
+// Some of N elements in memory, as vectors: those whose bit is set.
+template <class T, int N>
+struct Masked;
+
+template <>
+struct Masked<float, 16> : Lanes<float, 16> {
+  static V load_some(const float* at, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, at); }
+  static void store_some(float* at, __mmask16 lanes, V value) { _mm512_mask_storeu_ps(at, lanes, value); }
+};
+
+template <>
+struct Masked<float, 8> : Lanes<float, 8> {
+  static V load_some(const float* at, __mmask8 lanes) { return _mm256_maskz_loadu_ps(lanes, at); }
+  static void store_some(float* at, __mmask8 lanes, V value) { _mm256_mask_storeu_ps(at, lanes, value); }
+};
+
+template <>
+struct Masked<double, 8> : Lanes<double, 8> {
+  static V load_some(const double* at, __mmask8 lanes) { return _mm512_maskz_loadu_pd(lanes, at); }
+  static void store_some(double* at, __mmask8 lanes, V value) { _mm512_mask_storeu_pd(at, lanes, value); }
+};
+
+template <>
+struct Masked<double, 4> : Lanes<double, 4> {
+  static V load_some(const double* at, __mmask8 lanes) { return _mm256_maskz_loadu_pd(lanes, at); }
+  static void store_some(double* at, __mmask8 lanes, V value) { _mm256_mask_storeu_pd(at, lanes, value); }
+};
+
+inline __m512 widened(__m256i bits, BFloat16) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline __m256 widened(__m128i bits, BFloat16) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline __m512 widened(__m256i bits, Float16) { return _mm512_cvtph_ps(bits); }
+inline __m256 widened(__m128i bits, Float16) { return _mm256_cvtph_ps(bits); }
+
+// To the nearest, ties to even: `narrow` of every lane.
+inline __m256i narrowed(__m512 value, BFloat16) {
+  const __m512i bits = _mm512_castps_si512(value), one = _mm512_set1_epi32(1);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+  const __m512i near = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(near, 16), nan, _mm512_set1_epi32(0x7fc0)));
+}
+inline __m128i narrowed(__m256 value, BFloat16) {
+  return _mm256_castsi256_si128(narrowed(_mm512_castps256_ps512(value), BFloat16{}));
+}
+inline __m256i narrowed(__m512 value, Float16) { return _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT); }
+inline __m128i narrowed(__m256 value, Float16) { return _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT); }
+
+template <class T>
+struct Shorts16 : Lanes<float, 16> {
+  static V load_some(const T* at, __mmask16 lanes) { return widened(_mm256_maskz_loadu_epi16(lanes, at), T{}); }
+  static void store_some(T* at, __mmask16 lanes, V value) { _mm256_mask_storeu_epi16(at, lanes, narrowed(value, T{})); }
+};
+
+template <class T>
+struct Shorts8 : Lanes<float, 8> {
+  static V load_some(const T* at, __mmask8 lanes) { return widened(_mm_maskz_loadu_epi16(lanes, at), T{}); }
+  static void store_some(T* at, __mmask8 lanes, V value) { _mm_mask_storeu_epi16(at, lanes, narrowed(value, T{})); }
+};
+
+template <>
+struct Masked<BFloat16, 16> : Shorts16<BFloat16> {};
+template <>
+struct Masked<BFloat16, 8> : Shorts8<BFloat16> {};
+template <>
+struct Masked<Float16, 16> : Shorts16<Float16> {};
+template <>
+struct Masked<Float16, 8> : Shorts8<Float16> {};
+
+// N elements; where N is half of what the registers hold, the last few columns cost half as much.
+template <class Element, int N>
+struct Avx512 : Masked<Element, N> {
+  using T = Element;
+  using Some = Masked<T, N>;
+  using V = typename Some::V;
+  static constexpr int L = N;
+  static constexpr int kSlot = 64 / sizeof(Wide<T>);
+  static constexpr int kStep = 1;
+  static constexpr bool kByColumn = false;
+  static constexpr unsigned kAll = (1u << N) - 1;
+  struct Mask {
+    unsigned lanes;
+  };
+  static Mask all() { return {kAll}; }
+  // Lanes in [begin, end).
+  static Mask between(int64_t begin, int64_t end) {
+    const unsigned low = begin <= 0 ? 0u : begin >= N ? kAll : (1u << begin) - 1;
+    const unsigned high = end >= N ? kAll : end <= 0 ? 0u : (1u << end) - 1;
+    return {high & ~low};
+  }
+  using Some::load;
+  static V load(const T* at, Mask mask) {
+#if defined(ATROUS_ASAN)
+    T part[N] = {};
+    for (int i = 0; i < N; ++i) {
+      if (mask.lanes >> i & 1) part[i] = at[i];
+    }
+    at = part;
+#endif
+    return Some::load_some(at, mask.lanes);
+  }
   using First = Mask;
   static First first(int64_t n) { return between(0, n); }
-  static V load_first(const float* at, First lanes) { return load(at, lanes); }
-  static void store_first(float* at, First lanes, V value) {
+  static V load_first(const T* at, First lanes) { return load(at, lanes); }
+  static void store_first(T* at, First mask, V value) {
 #if defined(ATROUS_ASAN)
-    store_one_by_one(at, lanes, value);
+    T part[N];
+    Some::store_some(part, kAll, value);
+    for (int i = 0; i < N; ++i) {
+      if (mask.lanes >> i & 1) at[i] = part[i];
+    }
 #else
-    _mm512_mask_storeu_ps(at, lanes, value);
+    Some::store_some(at, mask.lanes, value);
 #endif
   }
+  static void copy(const T* from, T* to, First n) { store_first(to, n, load_first(from, n)); }
+  // Keeps the compiler from loading the value anew for each multiplication.
+  static void pin(V& value) { asm("" : "+v"(value)); }
+};
+
+template <class T>
+constexpr int kLanes = 64 / sizeof(Wide<T>);
+
+template <class T>
+struct Full : Avx512<T, kLanes<T>> {};
+
+template <class T>
+struct Half : Avx512<T, kLanes<T> / 2> {};
+
+template <>
+struct Full<float> : Avx512<float, 16> {
   // Every second of n floats.
   static V load_even(const float* at, int64_t n) {
     const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -69,86 +193,52 @@ struct Avx512 {
     store_first(at, first(n), _mm512_permutex2var_ps(a, low, b));
     store_first(at + L, first(n - L), _mm512_permutex2var_ps(a, high, b));
   }
-  // Keeps the compiler from loading the value anew for each multiplication.
-  static void pin(V& value) { asm("" : "+v"(value)); }
-  static V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 };
 
-// Half a vector, for the last few columns: it costs half as much.
-struct Avx512Half {
-  using V = __m256;
-  static constexpr int L = 8;
-  static constexpr int kSlot = Avx512::L;
-  static constexpr int kStep = 1;
-  static constexpr bool kByColumn = false;
-  using Mask = __mmask8;
-  static Mask all() { return 0xff; }
-  static Mask between(int64_t begin, int64_t end) {
-    return static_cast<Mask>(Avx512::between(begin, end > L ? L : end));
-  }
-  static V set(float value) { return _mm256_set1_ps(value); }
-  static V load(const float* at) { return _mm256_loadu_ps(at); }
-  static V load(const float* at, Mask lanes) {
-#if defined(ATROUS_ASAN)
-    return _mm512_castps512_ps256(Avx512::load(at, static_cast<Avx512::Mask>(lanes)));
-#else
-    return _mm256_maskz_loadu_ps(lanes, at);
-#endif
-  }
-  static void store(float* at, V value) { _mm256_storeu_ps(at, value); }
-  using First = Mask;
-  static First first(int64_t n) { return between(0, n); }
-  static V load_first(const float* at, First lanes) { return load(at, lanes); }
-  static void store_first(float* at, First lanes, V value) {
-#if defined(ATROUS_ASAN)
-    Avx512::store_first(at, static_cast<Avx512::Mask>(lanes), _mm512_castps256_ps512(value));
-#else
-    _mm256_mask_storeu_ps(at, lanes, value);
-#endif
-  }
+template <>
+struct Half<float> : Avx512<float, 8> {
   static void store_woven(float* at, int64_t n, V a, V b) {
-    Avx512::store_first(at, Avx512::first(n),
-                        __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
+    Full<float>::store_first(at, Full<float>::first(n),
+                             __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
   }
-  static void pin(V& value) { asm("" : "+v"(value)); }
-  static V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 };
 
 // The same with sources of which every second float counts, read where they lie. The one after the last may lie
 // outside.
-struct Avx512Second : Avx512 {
+struct FullSecond : Full<float> {
   static constexpr int kStep = 2;
-  using Mask = uint32_t;
-  static Mask all() { return 0x7fffffff; }
+  struct Mask {
+    uint32_t floats;
+  };
+  static Mask all() { return {0x7fffffff}; }
   static Mask between(int64_t begin, int64_t end) {
     const uint64_t low = begin <= 0 ? 0 : begin >= L ? ~0ull : (1ull << 2 * begin) - 1;
     const uint64_t high = end >= L ? 0x7fffffff : end <= 0 ? 0 : (1ull << (2 * end - 1)) - 1;
-    return static_cast<Mask>(high & ~low);
+    return {static_cast<uint32_t>(high & ~low)};
   }
-  using Avx512::load;
-  static V load(const float* at, Mask floats) {
+  using Full<float>::load;
+  static V load(const float* at, Mask mask) {
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_permutex2var_ps(load(at, static_cast<__mmask16>(floats)), even,
-                                  load(at + L, static_cast<__mmask16>(floats >> L)));
+    return _mm512_permutex2var_ps(load(at, First{mask.floats & kAll}), even, load(at + L, First{mask.floats >> L}));
   }
 };
 
-struct Avx512HalfSecond : Avx512Half {
+struct HalfSecond : Half<float> {
   static constexpr int kStep = 2;
-  using Mask = __mmask16;
-  static Mask all() { return 0x7fff; }
-  static Mask between(int64_t begin, int64_t end) {
-    return static_cast<Mask>(Avx512Second::between(begin, end > L ? L : end));
-  }
-  using Avx512Half::load;
-  static V load(const float* at, Mask floats) {
-    const Avx512::V both = Avx512::load(at, floats);
+  struct Mask {
+    uint32_t floats;
+  };
+  static Mask all() { return {0x7fff}; }
+  static Mask between(int64_t begin, int64_t end) { return {FullSecond::between(begin, end > L ? L : end).floats}; }
+  using Half<float>::load;
+  static V load(const float* at, Mask mask) {
+    const __m512 both = Full<float>::load(at, Full<float>::Mask{mask.floats});
     return __builtin_shufflevector(both, both, 0, 2, 4, 6, 8, 10, 12, 14);
   }
 };
 
 template <class S>
-void add_single_vectors(Kernels& k) {
+void add_single_vectors(Kernels<typename S::T>& k) {
   k.lanes = S::L;
   k.weave = weave_rows<S>;
   add_conv<S, 1, 1, 2, 4, 6, 8, 12, 14>(k);
@@ -158,14 +248,14 @@ void add_single_vectors(Kernels& k) {
   add_lines<S, 8, 2>(k);
 }
 
-template <class S, class HalfS>
-Kernels single_vectors() {
-  static const Kernels half = [] {
-    Kernels k{};
+template <class S, class HalfS, class T = typename S::T>
+Kernels<T> single_vectors() {
+  static const Kernels<T> half = [] {
+    Kernels<T> k{};
     add_single_vectors<HalfS>(k);
     return k;
   }();
-  Kernels k{};
+  Kernels<T> k{};
   add_single_vectors<S>(k);
   k.half = &half;
   return k;
@@ -173,27 +263,39 @@ Kernels single_vectors() {
 
 }  // namespace
 
-const Kernels* kernels_avx512() {
-  static const Kernels second = single_vectors<Avx512Second, Avx512HalfSecond>();
-  static const Kernels by_column = single_vectors<ByColumn<Avx512>, ByColumn<Avx512Half>>();
-  static const Kernels kernels = [] {
-    Kernels k = single_vectors<Avx512, Avx512Half>();
-    add_conv<Avx512, 2, 1, 2, 4, 6, 8, 12>(k);
-    add_conv<Avx512, 4, 1, 2, 4, 6>(k);
-    add_conv<Avx512, 8, 1>(k);
-    add_grad<Avx512, 2, 1, 2, 4, 8>(k);
-    add_grad<Avx512, 4, 1, 2, 4>(k);
-    add_grad<Avx512, 8, 1>(k);
-    add_rows<Avx512>(k);
+template <class T>
+const Kernels<T>* kernels_avx512() {
+  using S = Full<T>;
+  static const Kernels<T> by_column = single_vectors<ByColumn<S>, ByColumn<Half<T>>>();
+  static const Kernels<T> kernels = [] {
+    Kernels<T> k = single_vectors<S, Half<T>>();
+    add_conv<S, 2, 1, 2, 4, 6, 8, 12>(k);
+    add_conv<S, 4, 1, 2, 4, 6>(k);
+    add_conv<S, 8, 1>(k);
+    add_grad<S, 2, 1, 2, 4, 8>(k);
+    add_grad<S, 4, 1, 2, 4>(k);
+    add_grad<S, 8, 1>(k);
+    add_rows<S>(k);
     k.masks = true;
-    k.second = &second;
     k.by_column = &by_column;
+    if constexpr (requires { S::load_even(nullptr, 0); }) {
+      static const Kernels<T> second = single_vectors<FullSecond, HalfSecond>();
+      k.second = true;
+      k.second_columns = &second;
+    }
     return k;
   }();
   return &kernels;
 }
 
+template const Kernels<ATROUS_ELEMENT>* kernels_avx512();
+
 }  // namespace atrous
 #else
-const atrous::Kernels* atrous::kernels_avx512() { return nullptr; }
+namespace atrous {
+template <>
+const Kernels<ATROUS_ELEMENT>* kernels_avx512() {
+  return nullptr;
+}
+}  // namespace atrous
 #endif

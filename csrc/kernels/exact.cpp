@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <vector>
+
 #include "taps.h"
 
 namespace atrous::exact {
@@ -51,36 +54,51 @@ struct Planes {
 
 }  // namespace
 
-void tap_conv(const Problem& problem, int64_t o, const float* input, const float* weight, const float* bias,
-              float* output) {
+template <class T>
+void tap_conv(const Problem& problem, int64_t o, const T* input, const T* weight, const T* bias, T* output) {
   const Planes at(problem, o);
+  // With channels last every `apart`-th element from `first` on is one of this channel.
+  const int64_t first = problem.channels_last ? o : 0, apart = problem.channels_last ? problem.axis[3].out : 1;
+  std::vector<Wide<T>> sums(static_cast<size_t>(problem.out_size() / apart));
   for (int64_t b = 0; b < problem.batch; ++b) {
-    float* y = output + (b * at.outputs + at.output) * problem.out_size();
-    const int64_t apart = problem.channels_last ? problem.axis[3].out : 1;
-    for (int64_t p = problem.channels_last ? o : 0; p < problem.out_size(); p += apart) y[p] = bias ? bias[o] : 0.0f;
+    std::fill(sums.begin(), sums.end(), bias ? widen(bias[o]) : Wide<T>{});
     for (int64_t c = 0; c < problem.in_channels; ++c) {
-      const float* x = input + ((b * problem.groups + at.group) * problem.in_channels + c) * problem.in_size();
+      const T* x = input + ((b * problem.groups + at.group) * problem.in_channels + c) * problem.in_size();
       for (int64_t t = 0; t < problem.taps; ++t) {
-        const float w = weight[(o * problem.in_channels + c) * problem.taps + t];
-        each_pair(problem, o, c, t, [&](int64_t p, int64_t i) { y[p] += w * x[i]; });
+        const Wide<T> w = widen(weight[(o * problem.in_channels + c) * problem.taps + t]);
+        each_pair(problem, o, c, t,
+                  [&](int64_t p, int64_t i) { sums[static_cast<size_t>(p / apart)] += w * widen(x[i]); });
       }
+    }
+    T* y = output + (b * at.outputs + at.output) * problem.out_size() + first;
+    for (const Wide<T> sum : sums) {
+      *y = narrow<T>(sum);
+      y += apart;
     }
   }
 }
 
-void tap_conv_weight(const Problem& problem, int64_t o, const float* grad, const float* input, float* weight_grad) {
+template <class T>
+void tap_conv_weight(const Problem& problem, int64_t o, const T* grad, const T* input, T* weight_grad) {
   const Planes at(problem, o);
   for (int64_t c = 0; c < problem.in_channels; ++c) {
     for (int64_t t = 0; t < problem.taps; ++t) {
       double total = 0;  // one accumulator for a whole batch: float32 would lose digits that the fast path keeps
       for (int64_t b = 0; b < problem.batch; ++b) {
-        const float* g = grad + (b * at.outputs + at.output) * problem.out_size();
-        const float* x = input + ((b * problem.groups + at.group) * problem.in_channels + c) * problem.in_size();
-        each_pair(problem, o, c, t, [&](int64_t p, int64_t i) { total += static_cast<double>(g[p]) * x[i]; });
+        const T* g = grad + (b * at.outputs + at.output) * problem.out_size();
+        const T* x = input + ((b * problem.groups + at.group) * problem.in_channels + c) * problem.in_size();
+        each_pair(problem, o, c, t, [&](int64_t p, int64_t i) {
+          total += static_cast<double>(widen(g[p])) * static_cast<double>(widen(x[i]));
+        });
       }
-      weight_grad[(o * problem.in_channels + c) * problem.taps + t] = static_cast<float>(total);
+      weight_grad[(o * problem.in_channels + c) * problem.taps + t] = narrow<T>(static_cast<Wide<T>>(total));
     }
   }
 }
+
+#define ATROUS_INSTANTIATE(T)                                                        \
+  template void tap_conv(const Problem&, int64_t, const T*, const T*, const T*, T*); \
+  template void tap_conv_weight(const Problem&, int64_t, const T*, const T*, T*);
+ATROUS_FOR_ELEMENTS(ATROUS_INSTANTIATE)
 
 }  // namespace atrous::exact

@@ -8,7 +8,7 @@
 namespace atrous {
 
 // No thread holds more scratch than this, whatever the image or the taps.
-constexpr int64_t kScratchFloats = (2 << 20) / sizeof(float);
+constexpr int64_t kScratchBytes = 2 << 20;
 
 // Outputs of one row phase: lines [line, line_end), chain steps [step, step_end), columns [column, column_end).
 struct Tile {
@@ -24,7 +24,7 @@ struct Place {
 // Windows that fit into the scratch together, and their groups in the order of work: by column phase, then height.
 struct Batch {
   size_t first_window, last_window;
-  int64_t floats;
+  int64_t elements;
   std::vector<size_t> groups;
 };
 
@@ -43,6 +43,6 @@ struct Schedule {
 };
 
 // `parts`: the least number of tiles wanted, so that few planes still feed many threads.
-Schedule make_schedule(const Problem& problem, int64_t o, const Kernels& kernels, int64_t parts);
+Schedule make_schedule(const Problem& problem, int64_t o, const Vectors& vectors, int64_t parts);
 
 }  // namespace atrous

@@ -1,10 +1,12 @@
-// The two operations on raw float32 buffers: no torch, no allocation of tensors.
+// The two operations on raw buffers of elements T: no torch, no allocation of tensors.
 //
 // Legend: B batch, C channels in and D channels out of one group, G groups, T taps, N axes.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+
+#include "element.h"
 
 namespace atrous {
 
@@ -47,19 +49,23 @@ using Parallel = std::function<void(int64_t items, int64_t grain, const Body& bo
 // The definition, one multiplication after another: the oracle of the fast paths, and what runs where a weight or a
 // gradient is not finite, because the fast paths multiply zero margins.
 namespace exact {
-void tap_conv(const Problem& problem, int64_t out_channel, const float* input, const float* weight, const float* bias,
-              float* output);
-void tap_conv_weight(const Problem& problem, int64_t out_channel, const float* grad, const float* input,
-                     float* weight_grad);
+template <class T>
+void tap_conv(const Problem& problem, int64_t out_channel, const T* input, const T* weight, const T* bias, T* output);
+template <class T>
+void tap_conv_weight(const Problem& problem, int64_t out_channel, const T* grad, const T* input, T* weight_grad);
 }  // namespace exact
 
 // The instruction sets: what `isa` names ("portable", "avx2", "avx512"; "" is the best), or null if it cannot run here.
+template <class T>
 struct Kernels;
-const Kernels* find_kernels(const char* isa);
+template <class T>
+const Kernels<T>* find_kernels(const char* isa);
 
-void tap_conv(const Problem& problem, const float* input, const float* weight, const float* bias, float* output,
-              const Kernels& kernels, const Parallel& parallel);
-void tap_conv_weight(const Problem& problem, const float* grad, const float* input, float* weight_grad,
-                     const Kernels& kernels, const Parallel& parallel);
+template <class T>
+void tap_conv(const Problem& problem, const T* input, const T* weight, const T* bias, T* output,
+              const Kernels<T>& kernels, const Parallel& parallel);
+template <class T>
+void tap_conv_weight(const Problem& problem, const T* grad, const T* input, T* weight_grad, const Kernels<T>& kernels,
+                     const Parallel& parallel);
 
 }  // namespace atrous

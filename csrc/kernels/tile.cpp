@@ -17,12 +17,11 @@ namespace atrous {
 namespace {
 
 // One buffer per thread for the life of the thread: fresh pages would cost more than the work on small images.
-float* thread_scratch() {
+void* thread_scratch() {
   struct Free {
-    void operator()(float* p) const { std::free(p); }
+    void operator()(void* p) const { std::free(p); }
   };
-  thread_local const std::unique_ptr<float, Free> scratch(
-      static_cast<float*>(std::aligned_alloc(64, kScratchFloats * sizeof(float))));
+  thread_local const std::unique_ptr<void, Free> scratch(std::aligned_alloc(kLineBytes, kScratchBytes));
   if (!scratch) throw std::bad_alloc();
   return scratch.get();
 }
@@ -36,15 +35,17 @@ uint64_t bits(int64_t begin, int64_t end) {
 
 }  // namespace
 
-TileRunner::TileRunner(const Problem& problem, const Kernels& kernels, bool for_grad)
+template <class T>
+TileRunner<T>::TileRunner(const Problem& problem, const Kernels<T>& kernels, bool for_grad)
     : problem_(problem),
       kernels_(kernels),
       for_grad_(for_grad),
       rows_(problem.axis[2]),
       columns_(problem.axis[3]),
-      scratch_(thread_scratch()) {}
+      scratch_(static_cast<T*>(thread_scratch())) {}
 
-void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batch, int64_t z) {
+template <class T>
+void TileRunner<T>::turn_to(const Schedule& schedule, const Tile& tile, size_t batch, int64_t z) {
   const auto index = static_cast<size_t>(tile.plan);
   const Batch* const chosen = &schedule.layouts[index].batches[batch];
   const bool same_tile = tile_ == &tile && batch_ == chosen;
@@ -59,9 +60,9 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
   starts_.clear();
   planes_.clear();
   const int64_t plane = problem_.axis[2].in * problem_.axis[3].in;
+  const int64_t depth[2] = {z / problem_.axis[1].out, z % problem_.axis[1].out};
   for (size_t w = 0; w < plan_->windows.size(); ++w) {
     const Window& window = plan_->windows[w];
-    const int64_t depth[2] = {z / problem_.axis[1].out, z % problem_.axis[1].out};
     bool here = true;
     int64_t source = window.channel;
     for (int a = 0; a < 2; ++a) {
@@ -77,10 +78,10 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
   plan_copies();
   if (!same_tile) {
     works_.clear();
-    ASAN_POISON_MEMORY_REGION(scratch_, kScratchFloats * sizeof(float));
-    ASAN_UNPOISON_MEMORY_REGION(scratch_, static_cast<size_t>(batch_->floats) * sizeof(float));
+    ASAN_POISON_MEMORY_REGION(scratch_, kScratchBytes);
+    ASAN_UNPOISON_MEMORY_REGION(scratch_, static_cast<size_t>(batch_->elements) * sizeof(T));
     // The margins stay zero from plane to plane: only pixels are copied over.
-    std::fill_n(scratch_, batch_->floats, 0.0f);
+    std::fill_n(scratch_, batch_->elements, T{});
   }
   const auto known = std::find_if(works_.begin(), works_.end(), [&](const Work& work) { return work.here == here_; });
   if (known != works_.end()) {
@@ -89,11 +90,12 @@ void TileRunner::turn_to(const Schedule& schedule, const Tile& tile, size_t batc
   }
   // A volume has as many sets as its taps have depths; more, of scattered taps, are not kept.
   if (works_.size() == 16) works_.clear();
-  work_ = &works_.emplace_back(Work{here_, {}, {}});
+  work_ = &works_.emplace_back(Work{here_, {}, {}, 0, 0});
   plan_blocks();
 }
 
-void TileRunner::plan_copies() {
+template <class T>
+void TileRunner<T>::plan_copies() {
   copies_.clear();
   if (layout_->in_place) return;
   const int64_t width = problem_.axis[3].in, step = plan_->step;
@@ -118,7 +120,8 @@ void TileRunner::plan_copies() {
   }
 }
 
-void TileRunner::fill(const float* input) {
+template <class T>
+void TileRunner<T>::fill(const T* input) {
   source_ = layout_->in_place ? input : scratch_;
   for (const Copy& copy : copies_) {
     kernels_.copy(input + copy.from, copy.from_pitch, columns_.stride, copy.to, layout_->pitch, copy.rows,
@@ -127,14 +130,16 @@ void TileRunner::fill(const float* input) {
 }
 
 // How many chain steps of a line lie inside the tile, counted from the tile's own first step.
-int64_t TileRunner::steps_of(int64_t line) const {
+template <class T>
+int64_t TileRunner<T>::steps_of(int64_t line) const {
   if (line >= tile_->line_end) return 0;
   const int64_t height = rows_.outputs(layout_->row_phase);
   return std::max<int64_t>(0, std::min(tile_->step_end, ceil_div(height - line, plan_->step)) - tile_->step);
 }
 
 // Adds the spans of one column phase for outputs at `room` chain steps from `step` on, of some lines, by height.
-void TileRunner::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t room, int64_t column_phase) {
+template <class T>
+void TileRunner<T>::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t room, int64_t column_phase) {
   for (const size_t g : batch_->groups) {
     const Group& group = plan_->groups[g];
     const auto w = static_cast<size_t>(group.window);
@@ -163,7 +168,8 @@ void TileRunner::plan_spans(int64_t line, int64_t lines, int64_t step, int64_t r
 }
 
 // How many lines one block takes: several where they are short.
-int64_t TileRunner::lines_together(int64_t line, int64_t vectors, int64_t phases) const {
+template <class T>
+int64_t TileRunner<T>::lines_together(int64_t line, int64_t vectors, int64_t phases) const {
   const int64_t left = tile_->line_end - line, steps = steps_of(line);
   for (int64_t lines = kMaxLines; lines > 1 && phases == 1; lines /= 2) {
     if (steps <= kernels_.line_rows[lines] && left > lines / 2 && (lines > 2 || vectors == 1)) return lines;
@@ -171,7 +177,8 @@ int64_t TileRunner::lines_together(int64_t line, int64_t vectors, int64_t phases
   return 1;
 }
 
-void TileRunner::plan_blocks() {
+template <class T>
+void TileRunner<T>::plan_blocks() {
   const int64_t phases = std::min(columns_.upsample, columns_.out);
   // Two phases are woven into whole rows; more are dealt out one by one.
   const int64_t together = columns_.upsample == 2 ? 2 : 1;
@@ -188,10 +195,11 @@ void TileRunner::plan_blocks() {
   }
 }
 
-void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t phase_end) {
-  const Kernels& blocks = problem_.channels_last                      ? *kernels_.by_column
-                          : layout_->in_place && columns_.stride == 2 ? *kernels_.second
-                                                                      : kernels_;
+template <class T>
+void TileRunner<T>::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t phase_end) {
+  const Kernels<T>& blocks = problem_.channels_last                      ? *kernels_.by_column
+                             : layout_->in_place && columns_.stride == 2 ? *kernels_.second_columns
+                                                                         : kernels_;
   const auto compiled = [&](int64_t vectors, int64_t rows) {
     return for_grad_ ? blocks.grad[vectors][rows] != nullptr : blocks.conv[vectors][rows] != nullptr;
   };
@@ -222,35 +230,37 @@ void TileRunner::plan_lines(int64_t line, int64_t lines, int64_t phase, int64_t 
       wide = lines > 1 ? 1 : kMaxVectors;
       while (wide > 1 && (v + wide > std::max(full, v + 1) || !compiled(wide, room))) wide /= 2;
       const int64_t column = tile_->column + v * lanes;
-      const Kernels* const kernels = v < full ? &blocks : blocks.half;
+      const Kernels<T>* const kernels = v < full ? &blocks : blocks.half;
       for (int64_t f = phase; f < phase_end; ++f) {
         const auto [first, last] = spans[static_cast<size_t>(f - phase)];
         const int64_t width = std::min(tile_->column_end, columns_.outputs(f));
         const int64_t valid = std::clamp<int64_t>(width - column, 0, wide * kernels->lanes);
-        const Block block{nullptr,
-                          nullptr,
-                          nullptr,
-                          nullptr,
-                          layout_->pitch,
-                          !layout_->in_place,
-                          column,
-                          valid,
-                          rows_.upsample * columns_.out,
-                          stored,
-                          align_up(problem_.axis[3].out, lanes),
-                          &ahead_};
+        // Sums that wait for a later batch keep a place of their own; a phase's wait for the next one alone.
+        const int64_t sums = lines * room * wide * kernels->lanes;
+        const int64_t aside = layout_->batches.size() > 1 ? work_->aside : (f - phase) * sums;
+        Block<T> block{};
+        block.pitch = layout_->pitch;
+        block.margins = !layout_->in_place;
+        block.column = column;
+        block.valid = valid;
+        block.apart = rows_.upsample * columns_.out;
+        block.stored = stored;
+        block.weights = align_up(problem_.axis[3].out, lanes);
+        block.ahead = &ahead_;
         work_->pieces.push_back({kernels, lines > 1 ? kernels->conv_lines[lines] : kernels->conv[wide][room],
                                  lines > 1 ? kernels->grad_lines[lines] : kernels->grad[wide][room], block,
                                  row * columns_.out + column * columns_.upsample + f, wide, std::popcount(stored),
-                                 first, last});
+                                 first, last, aside});
+        work_->aside = std::max(work_->aside, aside + sums);
         for (size_t s = first; s < last; ++s) work_->runs += work_->spans[s].count;
       }
     }
   }
 }
 
-void TileRunner::expect(const Schedule& schedule, const Tile& tile, int64_t z, const float* input,
-                        const float* output) {
+template <class T>
+void TileRunner<T>::expect(const Schedule& schedule, const Tile& tile, int64_t z, const T* input, const T* output) {
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
   if (expected_ != &tile) {
     expected_ = &tile;
     const int64_t step = schedule.plans[static_cast<size_t>(tile.plan)].step, lines = tile.line_end - tile.line;
@@ -258,9 +268,10 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, int64_t z, c
     const bool whole_rows = columns == columns_.outputs(0);
     // Of a tile that is narrower than the plane, the first line alone.
     const auto stretches = [&](int64_t width, int64_t by, int64_t column_by) {
-      const int64_t floats = whole_rows ? lines * by * width : columns * column_by, apart = step * by * width;
-      if (floats == apart) return Stretches{nullptr, ceil_div(floats * steps, 16), 0, 1, 0};
-      return Stretches{nullptr, ceil_div(floats, 16), apart, steps, 0};
+      const int64_t wanted = (whole_rows ? lines * by * width : columns * column_by) * kBytes;
+      const int64_t apart = step * by * width * kBytes;
+      if (wanted == apart) return Stretches{nullptr, ceil_div(wanted * steps, kLineBytes), 0, 1, 0};
+      return Stretches{nullptr, ceil_div(wanted, kLineBytes), apart, steps, 0};
     };
     const int64_t row = tile.line + step * tile.step;
     expected_reads_ = stretches(problem_.axis[3].in, rows_.stride, columns_.stride);
@@ -291,59 +302,65 @@ void TileRunner::expect(const Schedule& schedule, const Tile& tile, int64_t z, c
                                                   std::max<int64_t>(deep.in - 1, 0));
   }
   if (expected_reads_.count == 1) plane = std::max<int64_t>(plane - fresh_ + 1, 0);
-  ahead_.reads.at = input + plane * problem_.axis[2].in * problem_.axis[3].in + reads_start_;
-  ahead_.writes.at = output + writes_start_;
+  const T* const reads = input + plane * problem_.axis[2].in * problem_.axis[3].in + reads_start_;
+  ahead_.reads.at = reinterpret_cast<const char*>(reads);
+  ahead_.writes.at = reinterpret_cast<const char*>(output + writes_start_);
 }
 
-void TileRunner::conv(const float* packed, const float* bias, float* y) {
-  if (columns_.upsample > 1) return conv_phases(packed, bias, y);
+template <class T>
+void TileRunner<T>::conv(const Wide<T>* packed, const Wide<T>* bias, T* y) {
+  const bool first = batch_ == &layout_->batches.front(), last = batch_ == &layout_->batches.back();
+  const bool dealt = columns_.upsample > 1;
   const int64_t pitch = plan_->step * rows_.upsample * columns_.out;
+  if (!first || !last || dealt) aside_.resize(static_cast<size_t>(work_->aside));
   for (Piece& piece : work_->pieces) {
-    piece.block.source = source_;
-    piece.block.windows = starts_.data();
-    piece.conv(piece.block, packed, bias, y + piece.at, pitch);
-  }
-}
-
-// Single phases are computed aside, in whole vectors, and put together then.
-void TileRunner::conv_phases(const float* packed, const float* bias, float* y) {
-  const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
-  for (size_t k = 0; k < work_->pieces.size(); ++k) {
-    const Piece& piece = work_->pieces[k];
-    Block block = piece.block;
-    const int64_t room = piece.vectors * piece.kernels->lanes, rows = piece.rows;
-    aside_.resize(static_cast<size_t>(2 * kMaxRows * room));
-    float* const to = aside_.data() + (apart == 2 ? k % 2 * kMaxRows * room : 0);
-    if (!bias) kernels_.copy(y + piece.at, pitch, apart, to, room, rows, block.valid);
+    Block<T>& block = piece.block;
     block.source = source_;
     block.windows = starts_.data();
-    block.valid = room;
-    piece.conv(block, packed, bias, to, room);
-    if (apart == 2 && k % 2 == 1) {
-      const Piece& even = work_->pieces[k - 1];
-      piece.kernels->weave(aside_.data(), to, room, y + even.at, pitch, rows, even.block.valid + piece.block.valid);
-    }
-    for (int64_t i = 0; apart > 2 && i < rows; ++i) {
-      for (int64_t c = 0; c < piece.block.valid; ++c) y[piece.at + i * pitch + c * apart] = to[i * room + c];
-    }
+    block.resume = first ? nullptr : aside_.data() + piece.aside;
+    block.leave = last && !dealt ? nullptr : aside_.data() + piece.aside;
+    piece.conv(block, packed, bias, y + piece.at, pitch);
+    if (last && dealt) deal_out(piece, y);
   }
 }
 
-void TileRunner::grad(const float* gradient, float* accumulators) {
+// Writes sums of a column phase; of two, both phases together when the second one is there.
+template <class T>
+void TileRunner<T>::deal_out(const Piece& piece, T* y) {
+  const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
+  const int64_t room = piece.vectors * piece.kernels->lanes;
+  const Wide<T>* const sums = aside_.data() + piece.aside;
+  if (apart == 2) {
+    const Piece* const even = &piece - 1;
+    if ((&piece - work_->pieces.data()) % 2 == 0) return;
+    piece.kernels->weave(aside_.data() + even->aside, sums, room, y + even->at, pitch, piece.rows,
+                         even->block.valid + piece.block.valid);
+    return;
+  }
+  for (int64_t i = 0; i < piece.rows; ++i) {
+    for (int64_t c = 0; c < piece.block.valid; ++c) y[piece.at + i * pitch + c * apart] = narrow<T>(sums[i * room + c]);
+  }
+}
+
+template <class T>
+void TileRunner<T>::grad(const T* gradient, Wide<T>* accumulators) {
   const int64_t apart = columns_.upsample, pitch = plan_->step * rows_.upsample * columns_.out;
   for (Piece& piece : work_->pieces) {
-    Block& block = piece.block;
+    Block<T>& block = piece.block;
     block.source = source_;
     block.windows = starts_.data();
     if (apart == 1) {
       piece.grad(block, gradient + piece.at, pitch, accumulators);
     } else {
       const int64_t room = piece.vectors * piece.kernels->lanes;
-      aside_.resize(static_cast<size_t>(kMaxRows * room));
-      kernels_.copy(gradient + piece.at, pitch, apart, aside_.data(), room, piece.rows, block.valid);
-      piece.grad(block, aside_.data(), room, accumulators);
+      gradient_.resize(static_cast<size_t>(kMaxRows * room));
+      kernels_.copy(gradient + piece.at, pitch, apart, gradient_.data(), room, piece.rows, block.valid);
+      piece.grad(block, gradient_.data(), room, accumulators);
     }
   }
 }
+
+#define ATROUS_INSTANTIATE(T) template class TileRunner<T>;
+ATROUS_FOR_ELEMENTS(ATROUS_INSTANTIATE)
 
 }  // namespace atrous

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <limits>
+#include <type_traits>
 
 #include "tile.h"
 
@@ -15,10 +17,13 @@ constexpr int64_t kGrain = 128 * 1024;
 constexpr int64_t kParts = 32;
 
 // Whether no exponent is all ones; in integers, which are added up in any order.
-inline bool all_finite(const float* values, int64_t count) {
-  constexpr uint32_t kExponent = 0x7f800000;
-  uint32_t bad = 0;
-  for (int64_t i = 0; i < count; ++i) bad |= (std::bit_cast<uint32_t>(values[i]) & kExponent) == kExponent;
+template <class T>
+bool all_finite(const T* values, int64_t count) {
+  using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
+  const T infinity = narrow<T>(std::numeric_limits<Wide<T>>::infinity());
+  const Bits exponent = std::bit_cast<Bits>(infinity);
+  Bits bad = 0;
+  for (int64_t i = 0; i < count; ++i) bad |= (std::bit_cast<Bits>(values[i]) & exponent) == exponent;
   return bad == 0;
 }
 
@@ -43,14 +48,15 @@ inline int64_t grain_of(const Problem& p, int64_t items) {
 // The schedule of the unit at hand: shared by all of them, or made when the unit changes.
 class Schedules {
  public:
-  Schedules(const Problem& problem, const Kernels& kernels, const Schedule& shared)
-      : problem_(problem), kernels_(kernels), shared_(shared) {}
+  Schedules(const Problem& problem, const Vectors& vectors, const Schedule& shared)
+      : problem_(problem), vectors_(vectors), shared_(shared) {}
 
-  const Schedule& of(int64_t unit, TileRunner& runner) {
+  template <class T>
+  const Schedule& of(int64_t unit, TileRunner<T>& runner) {
     if (!problem_.per_pair) return shared_;
     if (unit != unit_) {
       runner.forget();
-      own_ = make_schedule(problem_, unit, kernels_, 1);
+      own_ = make_schedule(problem_, unit, vectors_, 1);
       unit_ = unit;
     }
     return own_;
@@ -58,7 +64,7 @@ class Schedules {
 
  private:
   const Problem& problem_;
-  const Kernels& kernels_;
+  const Vectors& vectors_;
   const Schedule& shared_;
   Schedule own_;
   int64_t unit_ = -1;

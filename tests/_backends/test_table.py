@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from atrous import Geometry, explain, functional
-from atrous._backends import NAMES, prospect, table
-from atrous._backends.table import TABLE, find
+from atrous._backends import NAMES, prospect, prospect_transpose, table
+from atrous._backends.table import TABLES, find
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,23 +23,37 @@ def cells(monkeypatch):
     sys.modules.pop("benchmarks.cells", None)
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.cell)
+@pytest.mark.parametrize(
+    "row", [row for rows in dict.fromkeys(TABLES.values()) for row in rows], ids=lambda row: row.cell
+)
 def test_a_row_decides_the_cell_that_it_names(row, cells):
     assert {row.forward, row.backward} <= set(NAMES["conv"])
     assert row.cell in {cell.name for cell in cells.ROUTES}
     cell = cells.Cell.parse(row.cell)
     pixels = math.prod(cell.output)
-    found = find(cell.ndim, cell.inputs, cell.outputs, cell.taps, cell.dilation, cell.stride, pixels, cell.last)
+    dtype = getattr(torch, cell.dtype)
+    assert row in TABLES[dtype]
+    found = find(dtype, cell.ndim, cell.inputs, cell.outputs, cell.taps, cell.dilation, cell.stride, pixels, cell.last)
     assert found is row
 
 
 @pytest.mark.parametrize("pixels", [(0, 99), (100, None), (50, 99)])
 def test_a_row_for_some_sizes_alone_is_a_prospect(pixels, monkeypatch):
     window = Geometry.resolve(3, ndim=2)
-    monkeypatch.setattr(table, "TABLE", (table.Row("cpu", "cpu", "taps are faster", "here", ndim=2, pixels=pixels),))
-    assert prospect(window, 1, 1) == ("cpu", "cpu", "taps are faster (here)")
-    monkeypatch.setattr(table, "TABLE", (table.Row("aten", "aten", "torch is faster", "here", ndim=2), *table.TABLE))
-    assert prospect(window, 1, 1) == ("aten", "aten", "torch is faster (here)")
+    row = table.Row("cpu", "cpu", "taps are faster", "here", ndim=2, pixels=pixels)
+    monkeypatch.setitem(TABLES, torch.float32, (row,))
+    assert prospect(torch.float32, window, 1, 1) == (True, "taps are faster (here)")
+    first = table.Row("aten", "aten", "torch is faster", "there", ndim=2)
+    monkeypatch.setitem(TABLES, torch.float32, (first, row))
+    assert prospect(torch.float32, window, 1, 1) == (False, "torch is faster (there)")
+
+
+@pytest.mark.parametrize("find", [prospect, prospect_transpose])
+def test_what_torch_cannot_do_in_bfloat16_is_a_prospect(find):
+    plain, strided = Geometry.resolve(3, ndim=2), Geometry.resolve(3, 2, ndim=2)
+    assert not find(torch.bfloat16, plain, 64, 64).better
+    assert find(torch.bfloat16, strided, 64, 64) == (True, "torch is wrong in bfloat16, and it runs in float32")
+    assert not find(torch.float32, strided, 64, 64).better
 
 
 def test_a_volume_with_channels_last_takes_two_backends():

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from atrous import BackendError, functional, nn
 from atrous._backends import Route, _look_up
-from atrous._backends.table import TABLE, find
+from atrous._backends.table import TABLES, find
 from atrous._ops import conv as home
 from atrous.testing import CONV_CASES, assert_within_budget
 
@@ -125,9 +125,9 @@ def test_every_row_is_tried():
         output = CONV[ndim](torch.zeros(input), torch.zeros(weight), **options)
         taps, pixels = weight[2:], output[0, 0].numel()
         steps = options.get("dilation", 1), options.get("stride", 1)
-        tried.add(find(ndim, weight[1], weight[0] // groups, torch.Size(taps).numel(), *steps, pixels))
+        tried.add(find(torch.float32, ndim, weight[1], weight[0] // groups, torch.Size(taps).numel(), *steps, pixels))
     # tests/_backends/test_table.py tries the rest.
-    assert tried == {row for row in TABLE if not row.last} | {None}
+    assert tried == {row for row in TABLES[torch.float32] if not row.last} | {None}
 
 
 @pytest.mark.parametrize("route", MIXED, ids=lambda route: "-".join(route[:2]))
@@ -163,7 +163,7 @@ def single(x, w, b):
 
 def through(monkeypatch, routing):
     """Let eager calls that nobody transforms take this route, as a row of the table would."""
-    row = TABLE[0]._replace(forward=routing.forward, backward=routing.backward)
+    row = TABLES[torch.float32][0]._replace(forward=routing.forward, backward=routing.backward)
     monkeypatch.setattr("atrous._backends.table.find", lambda *_: row)
     monkeypatch.setattr("atrous._backends._look_up_cached", _look_up)
 
@@ -289,18 +289,25 @@ def test_autocast_is_torchs_and_lowers():
     x, w = depthwise()
     with torch.autocast("cpu", torch.bfloat16):
         ran, output = backends_of(lambda: functional.conv2d(x, w, **DEPTHWISE))
-        assert (ran, output.dtype) == ({"aten"}, torch.bfloat16)
-        with pytest.raises(BackendError, match=r"'cpu' is for torch.float32, got autocast to torch.bfloat16"):
-            functional.conv2d(x, w, **DEPTHWISE, backend="cpu")
-    with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
-        assert backends_of(lambda: functional.conv2d(x, w, **DEPTHWISE))[0] == {"cpu"}
+        assert (ran, output.dtype) == ({"cpu"}, torch.bfloat16)
+        with torch.autocast("cpu", enabled=False):
+            assert functional.conv2d(x, w, **DEPTHWISE).dtype == torch.float32
+    torch.testing.assert_close(output.float(), functional.conv2d(x, w, **DEPTHWISE), rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64], ids=str)
-def test_other_dtypes_are_torchs(dtype):
-    x, w = depthwise(dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_every_floating_dtype(dtype):
+    pair = [tensor.requires_grad_() for tensor in depthwise(dtype=dtype)]
+    assert backends_of(lambda: functional.conv2d(*pair, **DEPTHWISE))[0] == {"cpu"}
+    outputs = [functional.conv2d(*pair, **DEPTHWISE, backend=name) for name in (None, "reference")]
+    found, expected = ((output, *torch.autograd.grad(output.sum(), pair)) for output in outputs)
+    torch.testing.assert_close(found, expected)
+
+
+def test_complex_is_torchs():
+    x, w = depthwise(dtype=torch.complex64)
     assert "cpu" not in backends_of(lambda: functional.conv2d(x, w, **DEPTHWISE))[0]
-    with pytest.raises(BackendError, match=rf"'cpu' is for torch.float32 tensors on a CPU, got {dtype} on cpu"):
+    with pytest.raises(BackendError, match=r"'cpu' is for floating tensors of .* on a CPU, got torch.complex64"):
         functional.conv2d(x, w, **DEPTHWISE, backend="cpu")
 
 

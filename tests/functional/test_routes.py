@@ -22,8 +22,12 @@ SENTENCES = {
     ),
     "no row": ((X, torch.randn(48, 4, 1, 1)), {}, "runs on 'aten', because no row of the table says otherwise"),
     "a name": ((X, W), {**SAME, "backend": "reference"}, "runs on 'reference', because it was named"),
-    "float64": ((X.double(), W.double()), SAME, f"{ON_TORCH} for torch.float32 .*, got torch.float64 on cpu"),
-    "meta": ((X.to("meta"), W.to("meta")), SAME, f"{ON_TORCH} for torch.float32 .*, got torch.float32 on meta"),
+    "float64": (
+        (X.double(), W.double()),
+        SAME,
+        r"runs on 'cpu', because taps are faster for images .* \(16to16-4x16x56-k3-d1-f64\)",
+    ),
+    "meta": ((X.to("meta"), W.to("meta")), SAME, f"{ON_TORCH} for floating tensors .*, got torch.float32 on meta"),
     "integers": ((X.long(), W.long()), SAME, "runs on 'reference', because 'aten' is for .*, got torch.int64 tensors"),
     "channels_last": (
         (X.to(memory_format=torch.channels_last), torch.randn(4, 4, 3, 3)),
@@ -51,7 +55,7 @@ def test_the_shapes_are_those_of_the_call():
 def test_where_the_call_stands_counts(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         text = atrous.explain(functional.conv2d, X, W, **SAME)
-    assert says(f"{ON_TORCH} for torch.float32, got autocast to torch.bfloat16", text)
+    assert says(r"runs on 'cpu', because taps are faster for depthwise images \(8x96x56-k7-d4-bf16\)", text)
     monkeypatch.setattr("atrous._backends.cpu.UNAVAILABLE", "nobody built it; build it")
     text = atrous.explain(functional.conv2d, X, W, **SAME)
     missing = "cannot run: nobody built it; build it"

@@ -202,8 +202,8 @@ def test_messages(change, error, message):
 
 
 def test_a_named_backend_is_not_replaced():
-    x, w, _ = tensors("1d", torch.float64)
-    with pytest.raises(BackendError, match=r"conv_transpose: backend 'cpu' is for torch.float32 .*; leave backend"):
+    x, w, _ = tensors("1d", torch.complex64)
+    with pytest.raises(BackendError, match=r"conv_transpose: backend 'cpu' is for floating tensors .*; leave backend"):
         verb(OURS, "1d", backend="cpu")(x, w)
 
 

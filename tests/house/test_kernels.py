@@ -18,6 +18,11 @@ def test_blocks_share_no_code():
     for name in sets:
         assert includes(name) <= {"block_templates.h", "immintrin.h"}
     assert includes("block_templates.h") == {"blocks.h"}
-    assert includes("blocks.h") == {"cstdint"}
+    assert includes("blocks.h") == {"cstdint", "element.h"}
+    assert includes("element.h") == {"cstdint"}
+    elements = (KERNELS / "element.h").read_text(encoding="utf-8")
+    functions = re.findall(r"^.*\)\s*(?:const\s*)?\{", elements, re.MULTILINE)
+    assert len(functions) >= 6
+    assert all(re.match(r"ATROUS_INLINE |  if ", line) for line in functions), "element.h has a function of its own"
     declarations = (KERNELS / "blocks.h").read_text(encoding="utf-8")
     assert not re.search(r"\)\s*(const\s*)?\{", declarations), "blocks.h defines a function"

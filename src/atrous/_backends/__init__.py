@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd import forward_ad
 
+from atrous._autocast import computed_dtype
 from atrous._backends import aten, cpu, reference, table
 from atrous._errors import BackendError
 from atrous._geometry import Geometry
@@ -41,8 +42,8 @@ def choose(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int,
     """Return the route of `operation`: the named backend, or the first that can run this call, both ways.
 
     `aten` runs floating and complex tensors with one to three axes (torch convolves some integer dtypes on some
-    devices, and none of them with every dilation), `cpu` plain float32 tensors on a CPU, `reference` everything
-    dense.
+    devices, and none of them with every dilation), `cpu` plain tensors of 16 to 64 bits a float on a CPU, `reference`
+    everything dense.
 
     Raises:
         BackendError: a name that no backend of the operation has, a named backend that cannot run this call, or no
@@ -80,22 +81,22 @@ def choose_conv(
         BackendError: as in `choose`.
     """
     if settled := _settle("conv", input, weight, geometry.ndim, backend):
-        if settled.forward == "aten" and aten.widens(input, geometry):
-            reason = f"{settled.reason}, in float32, as torch is wrong in bfloat16"
-            return Route("aten", "aten", reason)
-        return settled
+        return _widened(settled, input, geometry)
     outputs, per_group = weight.shape[:2]
     last = _depthwise_last(input, weight)
     if output_size is None:
         # Dynamo would trace through a cache and warn.
-        return _look_up(geometry, per_group, outputs // groups, None, True, last)
+        found = _look_up(computed_dtype(input), geometry, per_group, outputs // groups, None, True, last)
+        return _widened(found, input, geometry)
     pixels = math.prod(output_size)
     one = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    columns = geometry, per_group, outputs // groups, pixels if type(pixels) is int else None, one, last
+    known = pixels if type(pixels) is int else None
+    columns = computed_dtype(input), geometry, per_group, outputs // groups, known, one, last
     try:
-        return _look_up_cached(*columns)
+        found = _look_up_cached(*columns)
     except TypeError:  # a size that a tracer leaves free has no hash
-        return _look_up(*columns)
+        found = _look_up(*columns)
+    return _widened(found, input, geometry)
 
 
 def choose_conv_transpose(
@@ -107,8 +108,8 @@ def choose_conv_transpose(
         BackendError: as in `choose`.
     """
     if settled := _settle("conv_transpose", input, weight, geometry.ndim, backend):
-        return settled
-    return prospect_transpose(geometry, weight.shape[0] // groups, weight.shape[1])
+        return _widened(settled, input, geometry)
+    return _widened(_look_up_transpose(geometry, weight.shape[0] // groups, weight.shape[1]), input, geometry)
 
 
 def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int, backend: str | None) -> Route | None:
@@ -119,24 +120,53 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
     return Route("aten", "aten", f"'cpu' {reason}") if reason else None
 
 
-def prospect(geometry: Geometry, inputs: int, outputs: int) -> Route:
-    """Return the route that a float32 convolution on a CPU may take, whose input of any size is still to come.
+class Prospect(NamedTuple):
+    """Whether some convolution may be better than torch's own, and why, or why not, as the end of a sentence."""
 
-    That is the first route which leaves torch, for a free size or for one beyond a limit of the table, or torch's.
+    better: bool
+    reason: str
+
+
+def prospect(dtype: torch.dtype, geometry: Geometry, inputs: int, outputs: int) -> Prospect:
+    """Return what a convolution in `dtype` on a CPU may gain, whose input of any size is still to come.
+
+    That is what the first route says which leaves torch, for a free size or for one beyond a limit of the table.
     """
-    limits = [limit for row in table.TABLE for limit in row.pixels if limit is not None]
+    limits = [limit for row in table.TABLES.get(dtype, ()) for limit in row.pixels if limit is not None]
     sizes = [None, *sorted({size for limit in limits for size in (limit, limit + 1)})]
-    routes = [_look_up(geometry, inputs, outputs, pixels, False) for pixels in sizes]
-    return next((route for route in routes if {route.forward, route.backward} != {"aten"}), routes[0])
+    routes = [_look_up(dtype, geometry, inputs, outputs, pixels, False) for pixels in sizes]
+    for forward, backward, reason in routes:
+        if {forward, backward} != {"aten"}:
+            return Prospect(True, reason)
+    return _prospect_of_torch(dtype, geometry, routes[0].reason)
 
 
-def prospect_transpose(geometry: Geometry, inputs: int, outputs: int) -> Route:
-    """Return the route of a transposed float32 convolution on a CPU, for `inputs` and `outputs` channels of a group."""
+def prospect_transpose(dtype: torch.dtype, geometry: Geometry, inputs: int, outputs: int) -> Prospect:
+    """Return what a transposed convolution in `dtype` on a CPU may gain, as `prospect` does."""
+    forward, _, reason = _look_up_transpose(geometry, inputs, outputs)
+    return Prospect(True, reason) if forward == "cpu" else _prospect_of_torch(dtype, geometry, reason)
+
+
+def _prospect_of_torch(dtype: torch.dtype, geometry: Geometry, reason: str) -> Prospect:
+    wide = aten.widening(dtype, geometry)
+    return Prospect(True, f"{wide}, and it runs in float32") if wide else Prospect(False, reason)
+
+
+def _look_up_transpose(geometry: Geometry, inputs: int, outputs: int) -> Route:
+    """Return the route of a transposed convolution on a CPU, for `inputs` and `outputs` channels of a group."""
     if max(inputs, outputs) > 4:
         return Route("aten", "aten", "torch is faster for transposed convolutions of more than 4 channels in a group")
     if geometry.ndim == 1 and geometry.stride != (1,):
         return Route("aten", "aten", "torch is faster for strided transposed convolutions of signals")
     return Route("cpu", "cpu", "taps are faster for transposed convolutions of up to 4 channels in a group")
+
+
+def _widened(route: Route, input: torch.Tensor, geometry: Geometry) -> Route:
+    """Return a route that says so where torch's half of it runs in float32."""
+    if "aten" not in (route.forward, route.backward):
+        return route
+    reason = aten.widens(input, geometry)
+    return route._replace(reason=f"{route.reason}, in float32, as {reason}") if reason else route
 
 
 def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:
@@ -145,10 +175,18 @@ def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:
     return found
 
 
-def _look_up(geometry: Geometry, inputs: int, outputs: int, pixels: int | None, one: bool, last: bool = False) -> Route:
+def _look_up(
+    dtype: torch.dtype,
+    geometry: Geometry,
+    inputs: int,
+    outputs: int,
+    pixels: int | None,
+    one: bool,
+    last: bool = False,
+) -> Route:
     """Return the route of the first row that fits; `one` says that the caller takes no two backends for one call."""
     taps, dilation, stride = math.prod(geometry.kernel), max(geometry.dilation), max(geometry.stride)
-    row = table.find(geometry.ndim, inputs, outputs, taps, dilation, stride, pixels, last)
+    row = table.find(dtype, geometry.ndim, inputs, outputs, taps, dilation, stride, pixels, last)
     if row is None:
         return Route("aten", "aten", "no row of the table says otherwise")
     reason = f"{row.because} ({row.cell})"
@@ -171,10 +209,8 @@ def _refusal(operation: str, name: str, input: torch.Tensor, weight: torch.Tenso
     if name == "cpu":
         if cpu.UNAVAILABLE:
             return f"cannot run: {cpu.UNAVAILABLE}"
-        if input.dtype != torch.float32 or input.device.type != "cpu":
-            return f"is for torch.float32 tensors on a CPU, got {input.dtype} on {input.device.type}"
-        if operation != "tap_conv" and torch.is_autocast_enabled("cpu"):
-            return f"is for torch.float32, got autocast to {torch.get_autocast_dtype('cpu')}"
+        if input.dtype not in cpu.DTYPES or input.device.type != "cpu":
+            return f"is for floating tensors of 16 to 64 bits on a CPU, got {input.dtype} on {input.device.type}"
         if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
             return "is no operator of ONNX"
         return _unlike_plain(input, weight) or _unlike_dense(input, weight)

@@ -1,14 +1,16 @@
-"""The written table: which backend runs which half of a float32 convolution on a CPU, and the timing that says so.
+"""The written tables: which backend runs which half of a convolution on a CPU, and the timing that says so.
 
-It is data, read from the top: the first row whose columns all fit decides. A column is (least, most), most None for
-no limit. Cells are those of `benchmarks`: N x C x sizes - kernel - dilation - stride - last for channels that lie last
-in memory, behind the rank if not 2 and `CtoD` for channels in and out of a group; `python -m benchmarks routes`
-measures them all.
+They are data, one for each dtype, read from the top: the first row whose columns all fit decides. A column is (least,
+most), most None for no limit. Cells are those of `benchmarks`: N x C x sizes - kernel - dilation - stride - last for
+channels that lie last in memory - dtype, behind the rank if not 2 and `CtoD` for channels in and out of a group;
+`python -m benchmarks routes` measures them all.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
+
+import torch
 
 Limits: TypeAlias = tuple[int, int | None]
 """Least and most, both allowed; None is no limit."""
@@ -39,7 +41,7 @@ class Row(NamedTuple):
 
 FORWARD_TORCH = "torch is faster forward and taps backward for "
 
-TABLE = (
+FLOAT32 = (
     Row("cpu", "cpu", "taps are faster for depthwise signals", "1d-4x256x500-k3-d4",
         ndim=1, inputs=ONE, outputs=(1, 16)),
     Row("cpu", "cpu", "taps are faster for signals of few channels in a group", "1d-8to8-4x8x4096-k3-d1",
@@ -85,11 +87,87 @@ TABLE = (
     Row("cpu", "cpu", "taps are faster for few channels out", "3d-64to4-1x64x16x24x24-k3-d2",
         ndim=3, inputs=(9, 64), outputs=(1, 4), stride=ONE),
 )  # fmt: skip
-"""The rows; what fits none is torch's."""
+"""The rows of float32; what fits none is torch's."""
+
+FLOAT64 = (
+    Row("cpu", "cpu", "taps are faster for depthwise signals", "1d-4x256x500-k3-d4-f64",
+        ndim=1, inputs=ONE, outputs=(1, 16)),
+    Row("cpu", "cpu", "taps are faster for dilated signals of few channels in a group", "1d-8to8-4x8x4096-k3-d2-f64",
+        ndim=1, inputs=FEW, outputs=FEW, dilation=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for few channels out", "1d-64to4-4x64x4096-k3-d2-f64",
+        ndim=1, inputs=(9, 64), outputs=FEW, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for images of up to 16 channels in a group", "16to16-4x16x56-k3-d1-f64",
+        ndim=2, inputs=(1, 16), outputs=(1, 16)),
+    Row("cpu", "cpu", "taps are faster for few channels out", "64to8-4x64x56-k3-d1-f64",
+        ndim=2, inputs=(17, 256), outputs=(1, 12), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for few channels in and many out", "3to64-2x3x112-k3-d2-f64",
+        ndim=2, inputs=(1, 4), outputs=(17, 64)),
+    Row("cpu", "cpu", "taps are faster for volumes of up to 16 channels in a group", "3d-16to16-2x16x16-k3-d1-f64",
+        ndim=3, inputs=(1, 16), outputs=(1, 16)),
+    Row("cpu", "cpu", "taps are faster for few channels out", "3d-64to4-1x64x16x24x24-k3-d2-f64",
+        ndim=3, inputs=(17, 64), outputs=FEW, stride=ONE),
+)  # fmt: skip
+"""The rows of float64."""
+
+BFLOAT16 = (
+    Row("cpu", "cpu", "taps are faster for depthwise signals", "1d-4x256x500-k3-d4-bf16",
+        ndim=1, inputs=ONE, outputs=(1, 16)),
+    Row("cpu", "cpu", "taps are faster for signals of few channels in a group", "1d-8to8-4x8x4096-k3-d1-bf16",
+        ndim=1, inputs=FEW, outputs=FEW),
+    Row("cpu", "cpu", "taps are faster for few channels in and many out", "1d-4to32-4x4x4096-k3-d2-bf16",
+        ndim=1, inputs=(1, 4), outputs=(1, 32), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for few channels out", "1d-64to4-4x64x4096-k3-d2-bf16",
+        ndim=1, inputs=(9, 64), outputs=(1, 4), stride=ONE),
+    Row("aten", "aten", "torch is faster for small undilated kernels on small maps with channels last",
+        "8x384x14-k3-d1-last-bf16",
+        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=ONE, stride=ONE, pixels=(0, 1023), last=True),
+    Row("aten", "cpu", FORWARD_TORCH + "undilated kernels with channels last", "8x96x56-k7-d1-last-bf16",
+        ndim=2, inputs=ONE, outputs=ONE, dilation=ONE, stride=ONE, last=True),
+    Row("cpu", "cpu", "taps are faster for depthwise images", "8x96x56-k7-d4-bf16",
+        ndim=2, taps=ANY, inputs=ONE, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for groups of up to 4 channels", "4to4-4x96x56-k3-d1-bf16",
+        ndim=2, inputs=(1, 4), outputs=(1, 4), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for dilated groups of up to 8 channels", "8to8-4x96x56-k3-d2-bf16",
+        ndim=2, inputs=FEW, outputs=(1, 64), dilation=MORE_THAN_ONE, stride=ONE),
+    Row("aten", "cpu", FORWARD_TORCH + "groups of 5 to 8 channels", "8to8-4x96x56-k3-d1-bf16",
+        ndim=2, inputs=(5, 8), outputs=(1, 16), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for groups of up to 12 channels", "12to12-4x12x56-k3-d1-bf16",
+        ndim=2, inputs=(9, 12), outputs=(1, 12), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for few channels in and many out", "3to64-2x3x112-k3-d1-bf16",
+        ndim=2, inputs=(1, 4), outputs=(17, 64), stride=ONE),
+    Row("cpu", "cpu", "taps are faster for dilated kernels and few channels out", "64to8-4x64x56-k3-d2-bf16",
+        ndim=2, inputs=(17, 256), outputs=FEW, dilation=MORE_THAN_ONE, stride=ONE),
+    Row("aten", "aten", "torch is faster for small strided undilated kernels on small maps", "8x384x14-k3-d1-s2-bf16",
+        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE, pixels=(0, 700), last=False),
+    Row("cpu", "cpu", "taps are faster for strided images of few channels in a group", "2to2-4x64x56-k3-d1-s2-bf16",
+        ndim=2, inputs=(1, 4), outputs=(1, 4), stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for strided dilated kernels", "16to16-8x256x28-k3-d2-s2-bf16",
+        ndim=2, inputs=(1, 16), outputs=(1, 16), dilation=MORE_THAN_ONE, stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for few channels in and many out", "3to64-1x3x224-k7-d1-s2-bf16",
+        ndim=2, inputs=(1, 4), outputs=(5, 128), stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for strided depthwise volumes", "3d-2x32x24-k3-d1-s2-bf16",
+        ndim=3, inputs=ONE, outputs=ONE, stride=MORE_THAN_ONE),
+    Row("cpu", "cpu", "taps are faster for volumes of few channels in a group", "3d-4x32x24-k3-d1-bf16",
+        ndim=3, inputs=FEW, outputs=(1, 64)),
+    Row("cpu", "cpu", "taps are faster for few channels out", "3d-64to4-1x64x16x24x24-k3-d2-bf16",
+        ndim=3, inputs=(9, 64), outputs=FEW, stride=ONE),
+)  # fmt: skip
+"""The rows of bfloat16."""
+
+TABLES = {torch.float32: FLOAT32, torch.float16: FLOAT32, torch.float64: FLOAT64, torch.bfloat16: BFLOAT16}
+"""The rows by dtype. float16 has those of float32, in which torch's half runs (`aten.widens`)."""
 
 
 def find(
-    ndim: int, inputs: int, outputs: int, taps: int, dilation: int, stride: int, pixels: int | None, last: bool = False
+    dtype: torch.dtype,
+    ndim: int,
+    inputs: int,
+    outputs: int,
+    taps: int,
+    dilation: int,
+    stride: int,
+    pixels: int | None,
+    last: bool = False,
 ) -> Row | None:
     """Return the first row that fits.
 
@@ -97,7 +175,7 @@ def find(
     of one output plane. None for `pixels` is a size that is not known yet: rows with a limit on it do not fit. `last`:
     channels lie last in memory.
     """
-    for row in TABLE:
+    for row in TABLES.get(dtype, ()):
         columns = (
             (row.inputs, inputs),
             (row.outputs, outputs),

@@ -18,6 +18,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
+from atrous._autocast import autocasts
 from atrous._backends import cpu
 
 _LARGEST = 2**31 - 1
@@ -35,6 +36,10 @@ def tap_conv(
 ) -> torch.Tensor:
     """Run the compiled `tap_conv`, differentiable to every order; arguments as in `atrous._backends.cpu`."""
     arguments = input, weight, offsets, bias, stride, upsample, output_size, isa
+    if autocasts(input):
+        # The caller has converted; the registered rule would do it again, to float32.
+        with torch.autocast(input.device.type, enabled=False):
+            return tap_conv(*arguments)
     if torch.compiler.is_compiling():
         return cpu.tap_conv(*arguments)
     run = _TapConv.apply if recorded(input, weight, bias) else _TapConv.forward
@@ -53,6 +58,9 @@ def tap_conv_weight(
 ) -> torch.Tensor:
     """Run the compiled `tap_conv_weight`, differentiable to every order; arguments as in `atrous._backends.cpu`."""
     arguments = grad, input, offsets, stride, upsample, groups, isa
+    if autocasts(input):
+        with torch.autocast(input.device.type, enabled=False):
+            return tap_conv_weight(*arguments)
     if torch.compiler.is_compiling():
         return cpu.tap_conv_weight(*arguments)
     run = _TapConvWeight.apply if recorded(grad, input) else _TapConvWeight.forward

@@ -16,7 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from atrous import nn
-from atrous._backends import Route, prospect, prospect_transpose
+from atrous._backends import Prospect, prospect, prospect_transpose
 from atrous._errors import UnsupportedModule
 from atrous._geometry import Geometry
 
@@ -93,9 +93,9 @@ def accelerate(model: torch.nn.Module, *, inplace: bool = True) -> Report:
     """Turn every convolution of a model that `atrous` may run faster into its twin of `atrous.nn`.
 
     A `torch.nn.Conv1d`, `Conv2d`, `Conv3d` or `ConvTranspose1d`, `2d`, `3d` changes its class where timings say that
-    torch is not the fastest, for an input of any size. The model computes the same; parameters, `state_dict`, hooks,
-    parametrizations, training mode and the names of modules stay. Every call still chooses by its own tensors: what is
-    not float32 on a CPU runs on torch's operators.
+    torch is not the fastest in the dtype of the weight, for an input of any size, or is wrong (bfloat16). The model
+    computes the same; parameters, `state_dict`, hooks, parametrizations, training mode and the names of modules stay.
+    Every call still chooses by its own tensors: what is not on a CPU runs on torch's operators.
 
     Args:
         model: any module, also one in `torch.compile` or in `DistributedDataParallel`, or a convolution.
@@ -125,8 +125,8 @@ def accelerate(model: torch.nn.Module, *, inplace: bool = True) -> Report:
     changed, kept = [], []
     for name, module in _convolutions(model):
         what, refusal = _describe(module), _refusal(module)
-        forward, backward, reason = ("aten", "aten", refusal) if refusal else _prospect(module)
-        if forward == backward == "aten":
+        better, reason = Prospect(False, refusal) if refusal else _prospect(module)
+        if not better:
             kept.append(Row(name, what, reason))
             continue
         _become(module, _TWINS[parametrize.type_before_parametrizations(module)])
@@ -210,11 +210,13 @@ def _refusal(module: torch.nn.Module) -> str | None:
     return None
 
 
-def _prospect(module: Any) -> Route:
+def _prospect(module: Any) -> Prospect:
     options = module.kernel_size, module.stride, module.padding, module.dilation
     geometry = Geometry.resolve(*options, ndim=len(module.kernel_size))
     find = prospect_transpose if module.transposed else prospect
-    return find(geometry, module.in_channels // module.groups, module.out_channels // module.groups)
+    return find(
+        module.weight.dtype, geometry, module.in_channels // module.groups, module.out_channels // module.groups
+    )
 
 
 def _become(module: torch.nn.Module, cls: type) -> None:

@@ -10,13 +10,13 @@ from functools import lru_cache
 
 import torch
 
+from atrous._autocast import CONVERTED, autocasts
 from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, plain
 
 LARGEST = 2**31 - 1
 """What 32 bits reach: the most that a stride, an upsampling or an offset counts."""
 
-_CAST = (torch.float32, torch.float16, torch.bfloat16)
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
@@ -37,7 +37,7 @@ def check_dtypes(name: str, *tensors: torch.Tensor | None) -> None:
     """Raise unless all tensors have one dtype, or autocast will see to it."""
     given = [tensor for tensor in tensors if tensor is not None]
     dtypes = {tensor.dtype for tensor in given}
-    if len(dtypes) > 1 and not (autocasts(given[0]) and dtypes.issubset(_CAST)):
+    if len(dtypes) > 1 and not (autocasts(given[0]) and dtypes.issubset(CONVERTED)):
         raise ShapeError(
             f"{name}: got tensors of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
             "convert them, as torch.autocast does for float32, float16 and bfloat16"
@@ -69,11 +69,3 @@ def _resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim:
 
 
 _resolve_cached = lru_cache(maxsize=1024)(_resolve)
-
-
-def autocasts(tensor: torch.Tensor) -> bool:
-    """Return whether autocast is on where `tensor` lies."""
-    device = tensor.device.type
-    # Dynamo of torch 2.11 does not trace the first question.
-    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
-    return available and torch.is_autocast_enabled(device)

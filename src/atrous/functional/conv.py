@@ -51,7 +51,7 @@ def conv1d(
         dilation: pixels of the input between taps.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', or 'reflect', 'replicate', 'circular' as in `torch.nn.functional.pad`.
-        backend: None chooses; 'reference', 'aten' or 'cpu' (compiled, for float32) runs that one and nothing else.
+        backend: None chooses; 'reference', 'aten' or 'cpu' (compiled, for CPUs) runs that one and nothing else.
 
     Returns:
         (B, D, P) or (D, P), with P = (L + b + a - dilation (K - 1) - 1) // stride + 1.

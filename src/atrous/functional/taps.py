@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import torch
 
+from atrous._autocast import autocasts
 from atrous._backends import choose
 from atrous._errors import ShapeError
 from atrous._geometry import Ints, integers
 from atrous._ops import implementation
-from atrous.functional._check import LARGEST, autocasts, check_bias, check_dtypes, check_input, check_steps
+from atrous.functional._check import LARGEST, check_bias, check_dtypes, check_input, check_steps
 from atrous.functional.routes import note
 
 _INTEGERS = (torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
@@ -46,7 +47,7 @@ def tap_conv(
         stride: pixels of the upsampled input between outputs, one integer or one per axis.
         upsample: pixels of the upsampled input between pixels of the input, one integer or one per axis.
         output_size: P, one integer or one per axis; None is ceil(((S - 1) upsample + 1) / stride).
-        backend: None chooses; 'reference' or 'cpu' (compiled, for float32) runs that one and nothing else.
+        backend: None chooses; 'reference' or 'cpu' (compiled, for CPUs) runs that one and nothing else.
 
     Returns:
         (B, D, *P) or (D, *P); float32 under autocast.

@@ -41,7 +41,7 @@ def conv_transpose1d(
         output_padding: pixels of the output more, at its end; less than the stride or the dilation.
         groups: how many independent channel groups; divides C and D.
         dilation: pixels of the output between taps.
-        backend: None chooses; 'reference', 'aten' or 'cpu' (compiled, for float32) runs that one and nothing else.
+        backend: None chooses; 'reference', 'aten' or 'cpu' (compiled, for CPUs) runs that one and nothing else.
 
     Returns:
         (B, D, P) or (D, P), with P = (L - 1) stride + dilation (K - 1) + 1 - 2 padding + output_padding.

@@ -1,5 +1,7 @@
 """Where torch is wrong in bfloat16, its operator runs in float32; every way in is tried."""
 
+import sys
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -105,17 +107,29 @@ def test_autocast(call, dtype):
     ("call", "options"),
     [
         (((2, 5, 9, 8), (3, 5, 3, 3), {"padding": "same"}), {}),
-        (((2, 5, 9, 8), (3, 5, 3, 3), {"stride": 2}), {"dtype": torch.float16}),
         (((2, 5, 9, 8), (3, 5, 3, 3), {"stride": 2}), {"dtype": torch.float64}),
         (((2, 5, 9, 8, 7), (3, 5, 3, 3, 3), {"dilation": 2}), {"dtype": torch.float32}),
     ],
-    ids=["undilated", "float16", "float64", "float32"],
+    ids=["undilated", "float64", "float32"],
 )
 def test_what_torch_gets_right_stays(call, options):
     pair = leaves(call, **options)
     with Seen() as seen:
         results(call, pair, backend="aten")
     assert seen.dtypes == {pair[0].dtype}
+
+
+@pytest.mark.parametrize(("slow", "dtype"), [(True, torch.float32), (False, torch.float16)])
+def test_float16_where_torch_has_no_kernels(slow, dtype, monkeypatch):
+    monkeypatch.setattr(sys.modules[aten.conv.__module__], "_SLOW_IN_FLOAT16", slow)
+    call = ((2, 5, 9, 8), (3, 5, 3, 3), {"padding": 1})
+    pair = leaves(call, dtype=torch.float16)
+    with Seen() as seen:
+        found = results(call, pair, backend="aten")
+    assert seen.dtypes == {dtype}
+    assert [one.dtype for one in found] == [torch.float16] * 3
+    assert_right(found, pair, call)
+    assert ("as torch is slow in float16" in explain(functional.conv2d, *pair, padding=1, backend="aten")) == slow
 
 
 @pytest.mark.parametrize(("options", "dtype"), [({}, torch.bfloat16), ({"stride": 2}, torch.float32)], ids=str)
@@ -155,7 +169,9 @@ def test_compiled(name):
     call = FRAGILE[name]
     torch.compiler.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(lambda *pair: run(call, *pair), fullgraph=True, dynamic=True, backend=counter)
+    compiled = torch.compile(
+        lambda *pair: run(call, *pair, backend="aten"), fullgraph=True, dynamic=True, backend=counter
+    )
     for more in (0, 2, 5):
         input = (call[0][0] + more, call[0][1], *call[0][2:])
         pair = leaves((input, *call[1:]), (False, False))
@@ -199,7 +215,7 @@ def test_transforms():
 
 
 def test_explain_says_it():
-    x, w = torch.randn(2, 4, 9, 9).bfloat16(), torch.randn(4, 4, 3, 3).bfloat16()
+    x, w = torch.randn(2, 48, 9, 9).bfloat16(), torch.randn(48, 48, 3, 3).bfloat16()
     because = "in float32, as torch is wrong in bfloat16."
     assert explain(functional.conv2d, x, w, stride=2).endswith(because)
     assert explain(functional.conv2d, x, w, stride=2, backend="aten").endswith(f"because it was named, {because}")

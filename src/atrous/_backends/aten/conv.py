@@ -1,4 +1,4 @@
-"""Convolution by torch's operator: behind a pad where it knows no asymmetric padding, in float32 where it is wrong."""
+"""Convolution by torch's operator: behind a pad where it knows no asymmetric padding, in float32 where better."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from atrous._autocast import computed_dtype
 from atrous._geometry import Geometry
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CAST = (torch.float32, torch.float16, torch.bfloat16)  # what autocast casts
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_SLOW_IN_FLOAT16 = not getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: True)()
 
 
 def conv(
@@ -19,10 +20,11 @@ def conv(
 ) -> torch.Tensor:
     """Run the reference's `conv` through `torch.nn.functional.conv{1,2,3}d`."""
     if widens(input, geometry):
-        # Autocast would take it back to bfloat16, and a cast keeps the layout.
+        dtype = computed_dtype(input)
+        # Autocast would take it back, and a cast keeps the layout.
         with torch.autocast("cpu", enabled=False):
             wide = None if bias is None else bias.float()
-            return conv(input.float(), weight.float(), wide, geometry, groups).bfloat16()
+            return conv(input.float(), weight.float(), wide, geometry, groups).to(dtype)
     input, shared = _pad(input, geometry)
     convolve = _CONV[geometry.ndim]
     return convolve(input, weight, bias, geometry.stride, shared, geometry.dilation, groups)
@@ -38,11 +40,11 @@ def conv_transpose(
 ) -> torch.Tensor:
     """Run the reference's `conv_transpose`, padded alike on both sides, through torch's own."""
     if widens(input, geometry):
+        dtype = computed_dtype(input)
         with torch.autocast("cpu", enabled=False):
             wide = None if bias is None else bias.float()
-            return conv_transpose(
-                input.float(), weight.float(), wide, geometry, groups, output_padding
-            ).bfloat16()  # fmt: skip
+            result = conv_transpose(input.float(), weight.float(), wide, geometry, groups, output_padding)
+            return result.to(dtype)
     padding = tuple(before for before, _ in geometry.padding)
     spread = _CONV_TRANSPOSE[geometry.ndim]
     return spread(input, weight, bias, geometry.stride, padding, output_padding, groups, geometry.dilation)
@@ -71,17 +73,24 @@ def conv_gradients(
     return d_input, *others
 
 
-def widens(input: torch.Tensor, geometry: Geometry) -> bool:
-    """Return whether a call runs in float32, because torch is wrong in bfloat16 on some CPUs.
+def widens(input: torch.Tensor, geometry: Geometry) -> str | None:
+    """Return why a call runs in float32 instead of in its own dtype, as the end of a sentence, or None."""
+    return widening(computed_dtype(input), geometry) if input.device.type == "cpu" else None
 
-    oneDNN reads and writes beside its tensors there, unless stride and dilation are 1 in 1-D or 2-D (torch 2.13;
-    `examples/bfloat16_channels_last.py` shows it). The layout does not count: strided and 3-D calls are wrong in every
-    one, Inductor chooses `channels_last` for the others, and derivatives of a dilated convolution are strided ones.
+
+def widening(dtype: torch.dtype, geometry: Geometry) -> str | None:
+    """Return why a convolution in `dtype` on a CPU runs in float32, as the end of a sentence, or None.
+
+    In bfloat16 oneDNN reads and writes beside its tensors on some CPUs, unless stride and dilation are 1 in 1-D or 2-D
+    (torch 2.13; `examples/bfloat16_channels_last.py` shows it). The layout does not count: strided and 3-D calls are
+    wrong in every one, Inductor chooses `channels_last` for the others, and derivatives of a dilated convolution are
+    strided ones. In float16 it has kernels only for processors that multiply such numbers themselves.
     """
-    casts = torch.is_autocast_enabled("cpu") and input.dtype in _CAST
-    dtype = torch.get_autocast_dtype("cpu") if casts else input.dtype
-    fragile = geometry.ndim > 2 or max(*geometry.stride, *geometry.dilation) > 1
-    return dtype == torch.bfloat16 and input.device.type == "cpu" and fragile
+    if dtype == torch.bfloat16 and (geometry.ndim > 2 or max(*geometry.stride, *geometry.dilation) > 1):
+        return "torch is wrong in bfloat16"
+    if dtype == torch.float16 and _SLOW_IN_FLOAT16:
+        return "torch is slow in float16 on this processor"
+    return None
 
 
 def _pad(input: torch.Tensor, geometry: Geometry) -> tuple[torch.Tensor, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The compiled operations: float32 on a CPU, not differentiable here (`atrous._ops` makes them so).
+"""The compiled operations on a CPU, not differentiable here (`atrous._ops` makes them so).
 
 Legend: B batch, C channels in, D channels out, S input size, P output size, T taps, N axes.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""What they run; all tensors of floats of one call have one of them, and 16 bits are summed in float32."""
 
 
 def tap_conv(

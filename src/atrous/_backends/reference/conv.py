@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from atrous._backends.reference.precision import as_autocast, rounded_once
+from atrous._autocast import converted
+from atrous._backends.reference.precision import rounded_once
 from atrous._geometry import Geometry
 
 
@@ -22,7 +23,7 @@ def conv(
 
     Sums in float32 below float32, and rounds once.
     """
-    input, weight = as_autocast(input, weight)
+    input, weight = converted(input), converted(weight)
     return rounded_once(lambda x, w: _sum_of_taps(x, w, geometry, groups), input, weight, bias)
 
 
@@ -39,7 +40,7 @@ def conv_transpose(
     The adjoint of `conv` in its input, with a bias. Sums in float32 below float32, and rounds once.
     """
     size = geometry.transposed_size(input.shape[2:], output_padding)
-    input, weight = as_autocast(input, weight)
+    input, weight = converted(input), converted(weight)
     return rounded_once(lambda x, w: _spread(x, w, geometry, groups, size), input, weight, bias)
 
 

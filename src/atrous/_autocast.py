@@ -1,0 +1,46 @@
+"""What `torch.autocast` does to the tensors of a convolution."""
+
+from __future__ import annotations
+
+import torch
+
+CONVERTED = (torch.float32, torch.float16, torch.bfloat16)
+"""The dtypes that autocast converts; it leaves all others alone."""
+
+
+def autocasts(tensor: torch.Tensor) -> bool:
+    """Return whether autocast is on where `tensor` lies.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     autocasts(torch.zeros(1))
+        True
+    """
+    device = tensor.device.type
+    # Dynamo of torch 2.11 does not trace the first question.
+    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
+    return available and torch.is_autocast_enabled(device)
+
+
+def computed_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """Return the dtype in which a convolution of `tensor` computes.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     computed_dtype(torch.zeros(1)), computed_dtype(torch.zeros(1, dtype=torch.float64))
+        (torch.bfloat16, torch.float64)
+    """
+    if tensor.dtype in CONVERTED and autocasts(tensor):
+        return torch.get_autocast_dtype(tensor.device.type)
+    return tensor.dtype
+
+
+def converted(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` as autocast gives it to a convolution; itself, where it changes nothing.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     converted(torch.ones(1)).dtype
+        torch.bfloat16
+    """
+    return tensor.to(computed_dtype(tensor))
