@@ -1,9 +1,11 @@
 // The registered operations: checks, then raw pointers. `atrous/_ops` holds every other torch contract.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,6 +16,7 @@
 namespace {
 
 using atrous::Problem;
+using torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -54,25 +57,47 @@ Tensor plain(const char* op, const char* name, const Tensor& tensor, ScalarType 
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
 
-// (B, *S, C) as (B, C, *S), and the other way round.
-Tensor channels_second(Tensor tensor) {
-  for (int64_t a = tensor.dim() - 1; a > 1; --a) tensor = torch::stable::transpose(tensor, a, a - 1);
-  return tensor;
-}
-
-Tensor channels_to_end(Tensor tensor) {
-  for (int64_t a = 1; a < tensor.dim() - 1; ++a) tensor = torch::stable::transpose(tensor, a, a + 1);
-  return tensor;
+// The strides of (B, C, *S) that lies in memory as (B, *S, C).
+std::vector<int64_t> strides_of_last(IntHeaderOnlyArrayRef sizes) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t apart = 1;
+  const auto place = [&](size_t a) {
+    strides[a] = apart;
+    apart *= std::max<int64_t>(sizes[a], 1);
+  };
+  place(1);
+  for (size_t a = sizes.size() - 1; a > 1; --a) place(a);
+  place(0);
+  return strides;
 }
 
 // Whether (B, C, *S) lies in memory as (B, *S, C), and not as (B, C, *S) too. `_ops/tap_conv.py` says the same.
 bool channels_last(const Tensor& tensor) {
-  return tensor.dim() > 2 && !tensor.is_contiguous() && channels_to_end(tensor).is_contiguous();
+  if (tensor.dim() < 3 || tensor.is_contiguous()) return false;
+  const IntHeaderOnlyArrayRef sizes = tensor.sizes(), strides = tensor.strides();
+  const std::vector<int64_t> last = strides_of_last(sizes);
+  for (size_t a = 0; a < sizes.size(); ++a) {
+    if (sizes[a] != 1 && strides[a] != last[a]) return false;
+  }
+  return true;
+}
+
+// A tensor on the CPU with channels last in memory. Straight through the ABI: a call by name costs microseconds.
+Tensor empty_last(const std::vector<int64_t>& sizes, const Tensor& like) {
+  const std::vector<int64_t> strides = strides_of_last(sizes);
+  int32_t dtype = 0;
+  AtenTensorHandle made;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), dtype, aoti_torch_device_type_cpu(), 0, &made));
+  return Tensor(made);
 }
 
 // The same pixels with channels last in memory.
 Tensor with_channels_last(const Tensor& tensor) {
-  return channels_last(tensor) ? tensor : torch::stable::contiguous(channels_to_end(tensor));
+  if (channels_last(tensor)) return tensor;
+  Tensor moved = empty_last({tensor.sizes().begin(), tensor.sizes().end()}, tensor);
+  return torch::stable::copy_(moved, tensor);
 }
 
 template <class T>
@@ -135,11 +160,13 @@ Tensor tap_conv(const Tensor& input, const Tensor& weight_, const Tensor& offset
   const ScalarType type = input.scalar_type();
   const Tensor weight = plain(op, "weight", weight_, type);
   const Tensor offsets = plain(op, "offsets", offsets_, ScalarType::Int);
-  STD_TORCH_CHECK(weight.dim() == 3 && weight.size(1) > 0, op, ": weight: expected (D, C/groups, T)");
+  STD_TORCH_CHECK(weight.dim() >= 3 && weight.size(1) > 0, op, ": weight: expected (D, C/groups, *K)");
   const Problem p =
       problem(op, input, offsets, input.size(1) / weight.size(1), weight.size(0), output_size, stride, upsample);
-  STD_TORCH_CHECK(weight.size(1) == p.in_channels && weight.size(2) == p.taps, op,
-                  ": weight: expected (D, C/groups, T)");
+  int64_t taps = 1;
+  for (int64_t a = 2; a < weight.dim(); ++a) taps *= weight.size(a);
+  STD_TORCH_CHECK(weight.size(1) == p.in_channels && taps == p.taps, op,
+                  ": weight: expected (D, C/groups, *K), as many taps as offsets");
   std::optional<Tensor> bias;
   if (bias_) {
     bias = plain(op, "bias", *bias_, type);
@@ -147,17 +174,15 @@ Tensor tap_conv(const Tensor& input, const Tensor& weight_, const Tensor& offset
   }
   const bool last = channels_last(input), columns = last && by_column(p);
   const Tensor x = columns ? input : plain(op, "input", input, type);
-  std::vector<int64_t> shape = output_size;
-  shape.insert(columns ? shape.end() : shape.begin(), weight.size(0));
-  shape.insert(shape.begin(), p.batch);
-  Tensor y = torch::stable::new_empty(input, shape);
+  std::vector<int64_t> shape{p.batch, weight.size(0)};
+  shape.insert(shape.end(), output_size.begin(), output_size.end());
+  Tensor y = columns ? empty_last(shape, input) : torch::stable::new_empty(input, shape);
   y = by_element(op, input, [&]<class T>(T) {
     atrous::tap_conv(columns ? columns_of(p) : p, data<T>(x), data<T>(weight), bias ? data<T>(*bias) : nullptr,
                      static_cast<T*>(y.mutable_data_ptr()), kernels<T>(op, isa), parallel);
     return y;
   });
-  if (!last) return y;
-  return channels_second(columns ? y : with_channels_last(y));
+  return last ? with_channels_last(y) : y;
 }
 
 Tensor tap_conv_weight(const Tensor& grad_, const Tensor& input, const Tensor& offsets_, std::vector<int64_t> stride,

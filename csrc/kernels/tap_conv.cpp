@@ -36,9 +36,13 @@ struct Columns {
     for (int64_t c = 0; call.bias && c < columns; ++c) bias[static_cast<size_t>(c)] = widen(call.bias[c]);
     for (const Plan& plan : schedule.plans) {
       std::vector<Wide<T>>& packed = weights.emplace_back(plan.taps.size() * static_cast<size_t>(pitch));
-      for (size_t k = 0; k < plan.taps.size(); ++k) {
-        Wide<T>* const to = packed.data() + static_cast<int64_t>(k) * pitch;
-        for (int64_t c = 0; c < columns; ++c) to[c] = widen(call.weight[c * call.list + plan.taps[k]]);
+      // A few columns at a time: their weights lie side by side, and tap by tap they would be fetched anew.
+      for (int64_t first = 0; first < columns; first += lanes) {
+        const int64_t end = std::min(first + lanes, columns);
+        for (size_t k = 0; k < plan.taps.size(); ++k) {
+          Wide<T>* const to = packed.data() + static_cast<int64_t>(k) * pitch;
+          for (int64_t c = first; c < end; ++c) to[c] = widen(call.weight[c * call.list + plan.taps[k]]);
+        }
       }
     }
   }

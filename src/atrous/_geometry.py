@@ -169,7 +169,15 @@ def plain(name: str, value: Any) -> Any:
     Raises:
         GeometryError: something that is neither; 2.0 is no integer.
     """
-    if isinstance(value, str) or type(value) is int or hasattr(value, "__sym_max__"):
+    if type(value) is int:
+        return value
+    if type(value) is tuple:
+        for entry in value:
+            if type(entry) is not int:
+                break
+        else:
+            return value
+    if isinstance(value, str) or hasattr(value, "__sym_max__"):
         return value
     if isinstance(value, Sequence):
         return tuple(plain(name, entry) for entry in value)

@@ -121,3 +121,63 @@ def test_what_the_call_raises_is_raised():
     with pytest.raises(ShapeError, match="conv2d: got 3 input channels"):
         atrous.explain(functional.conv2d, X[:, :3], W, groups=4)
     assert says("runs on 'cpu', because .*", atrous.explain(functional.conv2d, X, W, **SAME))
+
+
+def test_calls_that_look_alike_choose_once(monkeypatch):
+    def refuse(*_):
+        raise LookupError("chosen anew")
+
+    def conv(x=X, w=W, **options):
+        return functional.conv2d(x, w, **{**SAME, **options})
+
+    expected = conv(backend="reference")
+    torch.testing.assert_close(conv(), expected)
+    monkeypatch.setattr("atrous.functional.conv.choose_conv", refuse)
+    for grad in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with grad():
+            torch.testing.assert_close(conv(X.clone()), expected)
+    w = W.clone().requires_grad_()
+    assert torch.autograd.grad(conv(w=w).sum(), w)[0].shape == W.shape
+    last = torch.channels_last
+    others = [
+        lambda: conv(X[:1]),
+        lambda: conv(X[0]),
+        lambda: conv(X.double(), W.double()),
+        lambda: conv(X.to(memory_format=last)),
+        lambda: conv(w=W.to(memory_format=last)),
+        lambda: conv(bias=torch.zeros(4)),
+        lambda: conv(dilation=2),
+        lambda: conv(padding="causal"),
+        lambda: conv(padding_mode="reflect"),
+        lambda: conv(backend="aten"),
+        lambda: torch.func.vmap(conv)(X[None]),
+        lambda: torch.func.grad(lambda x: conv(x).sum())(X),
+        lambda: atrous.explain(functional.conv2d, X, W, **SAME),
+    ]
+    for other in others:
+        with pytest.raises(LookupError, match="chosen anew"):
+            other()
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(LookupError, match="chosen anew"):
+        conv()
+
+
+@pytest.mark.parametrize("call", [((2, 20, 9, 9), (20, 1, 3, 3), 20), ((2, 3, 9, 9), (32, 3, 3, 3), 1)], ids=str)
+def test_the_second_call_does_what_the_first_did(call):
+    *shapes, groups = call
+    pair = [torch.randn(shape).requires_grad_() for shape in shapes]
+    results = []
+    for _ in range(2):
+        output = functional.conv2d(*pair, padding=1, groups=groups)
+        gradients = torch.autograd.grad(output.sum(), pair)
+        with torch.inference_mode():
+            results.append((output, *gradients, functional.conv2d(*pair, padding=1, groups=groups)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_the_number_of_ready_calls_is_bounded(monkeypatch):
+    monkeypatch.setattr("atrous.functional.conv._MOST_READY", 3)
+    from atrous.functional import conv
+
+    for size in range(5, 12):
+        functional.conv2d(X[..., :size], W, **SAME)
+        assert len(conv._ready) <= 3

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from atrous._autocast import computed_dtype
 from atrous._backends import aten, cpu, reference, table
@@ -28,6 +29,11 @@ NAMES = {
 """The names that `backend=` accepts for an operation; where no table decides, the first that can run an input does."""
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+# Bound once: in the middle of a network each look into a module costs a miss of the caches.
+_transforms = torch._C._are_functorch_transforms_active
+_modes = torch._C._len_torch_dispatch_stack
+_tracing = torch._C._is_tracing
 
 
 class Route(NamedTuple):
@@ -118,6 +124,24 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
         return choose(operation, input, weight, ndim, backend)
     reason = _refusal(operation, "cpu", input, weight, ndim) or _reservation(operation, "cpu", input, weight)
     return Route("aten", "aten", f"'cpu' {reason}") if reason else None
+
+
+def unwatched(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Return whether the tensors alone decide how a call runs: eager and plain, on a CPU, in the dtype they have."""
+    if is_compiling():
+        return False
+    for tensor in (input, weight) if bias is None else (input, weight, bias):
+        if type(tensor) not in _PLAIN or tensor.dtype is not input.dtype or tensor.layout is not torch.strided:
+            return False
+    return (
+        input.is_cpu
+        and input.dtype in cpu.DTYPES
+        and not _transforms()
+        and forward_ad._current_level < 0
+        and not _modes()
+        and not _tracing()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class Prospect(NamedTuple):

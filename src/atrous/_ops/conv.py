@@ -6,7 +6,7 @@ Legend: B batch, C channels in, D channels out, K kernel size, P output size, S 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +45,40 @@ def conv(
     return _forward(input, weight, bias, geometry, groups, output_size, forward)
 
 
+def prepare(
+    dtype: torch.dtype, geometry: Geometry, groups: int, output_size: Sequence[int] | None, route: Route
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]:
+    """Return `conv` of all but the tensors, for eager calls on a CPU that no transform and no mode follows."""
+    forward, backward, _ = route
+
+    def run(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return conv(input, weight, bias, geometry, groups, output_size, route)
+
+    if forward == "aten" and geometry.symmetric and not aten.widening(dtype, geometry):
+        convolve, padding = aten.CONV[geometry.ndim], tuple(before for before, _ in geometry.padding)
+        options = geometry.stride, padding, geometry.dilation, groups
+
+        def call_torch(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            if forward != backward and torch.is_grad_enabled():
+                return run(input, weight, bias)
+            return convolve(input, weight, bias, *options)
+
+        return call_torch
+    if forward == "cpu":
+        operation = torch.ops.atrous.tap_conv.default
+        offsets = _make_offsets_cached(geometry, torch.device("cpu"))
+        plan = geometry.stride, (1,) * geometry.ndim, output_size
+
+        def sum_taps(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            if not torch.is_inference_mode_enabled():
+                return run(input, weight, bias)
+            result: torch.Tensor = operation(input, weight, offsets, bias, *plan)
+            return result
+
+        return sum_taps
+    return run
+
+
 def conv_transpose(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -60,7 +94,7 @@ def conv_transpose(
     input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
     size = geometry.transposed_size(input.shape[2:], output_padding)
     # The taps of the convolution whose input gradient this is, seen from the other side.
-    weight, offsets = taps.exchange(weight.flatten(2), groups), _offsets(geometry, input.device).neg()
+    weight, offsets = taps.exchange(weight, groups), _offsets(geometry, input.device).neg()
     return taps.tap_conv(input, weight, offsets, bias, (1,) * geometry.ndim, geometry.stride, size)
 
 
@@ -78,9 +112,8 @@ def _forward(
     once = (1,) * geometry.ndim
     if output_size is None:
         output_size = geometry.output_size(input.shape[2:])
-    return taps.tap_conv(
-        input, weight.flatten(2), _offsets(geometry, input.device), bias, geometry.stride, once, output_size
-    )
+    offsets = _offsets(geometry, input.device)
+    return taps.tap_conv(input, weight, offsets, bias, geometry.stride, once, output_size)
 
 
 class _Mixed(torch.autograd.Function):
@@ -127,7 +160,7 @@ def _gradients_by_taps(
     """Return the gradients in input, weight and bias, None where not wanted."""
     steps = stride, (1,) * len(stride)
     return (
-        taps.input_gradient(grad, input, weight.flatten(2), offsets, *steps) if wanted[0] else None,
+        taps.input_gradient(grad, input, weight, offsets, *steps) if wanted[0] else None,
         taps.tap_conv_weight(grad, input, offsets, *steps, groups).reshape(weight.shape) if wanted[1] else None,
         taps.channel_sum(grad) if wanted[2] else None,
     )

@@ -3,6 +3,8 @@
 `torch.library` registrations serve compiling and exporting, an `autograd.Function` per operation serves eager calls:
 a registered derivative knows neither `torch.func` nor forward mode, and Dynamo takes no Function with a `jvp`.
 
+A weight is (D, C/groups, T), or (D, C/groups, *K) with T taps in all.
+
 Legend: B batch, C channels in, D channels out, G groups, S input size, P output size, T taps, N axes, V mapped size.
 """
 
@@ -102,7 +104,7 @@ class _TapConv(torch.autograd.Function):
             grads[0] = input_gradient(grad, input, weight, offsets, stride, upsample, isa)
         if ctx.needs_input_grad[1]:
             groups = input.shape[1] // weight.shape[1]
-            grads[1] = tap_conv_weight(grad, input, offsets, stride, upsample, groups, isa)
+            grads[1] = tap_conv_weight(grad, input, offsets, stride, upsample, groups, isa).reshape(weight.shape)
         if ctx.needs_input_grad[3]:
             grads[3] = channel_sum(grad)
         return tuple(grads)

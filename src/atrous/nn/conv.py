@@ -5,6 +5,7 @@ Legend: B batch, C channels in, D channels out, P output size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ def _torch_padding(padding: Padding, kernel_size: Ints, stride: Ints, dilation: 
 
 class _Conv(torch.nn.Module):
     ndim: int
+    convolve: Callable[..., torch.Tensor]
     weight: torch.Tensor
     bias: torch.Tensor | None
     stride: Any
@@ -57,10 +59,9 @@ class _Conv(torch.nn.Module):
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         # torch's own hook for subclasses: whoever replaces the weight on the way keeps our paddings.
-        convolve = getattr(functional, f"conv{self.ndim}d")
-        options = self.stride, self.padding, self.dilation, self.groups
-        output: torch.Tensor = convolve(input, weight, bias, *options, padding_mode=self.padding_mode)
-        return output
+        return self.convolve(
+            input, weight, bias, self.stride, self.padding, self.dilation, self.groups, padding_mode=self.padding_mode
+        )
 
 
 class Conv1d(_Conv, torch.nn.Conv1d):
@@ -96,6 +97,7 @@ class Conv1d(_Conv, torch.nn.Conv1d):
     """
 
     ndim = 1
+    convolve = staticmethod(functional.conv1d)
 
 
 class Conv2d(_Conv, torch.nn.Conv2d):
@@ -118,6 +120,7 @@ class Conv2d(_Conv, torch.nn.Conv2d):
     """
 
     ndim = 2
+    convolve = staticmethod(functional.conv2d)
 
 
 class Conv3d(_Conv, torch.nn.Conv3d):
@@ -140,3 +143,4 @@ class Conv3d(_Conv, torch.nn.Conv3d):
     """
 
     ndim = 3
+    convolve = staticmethod(functional.conv3d)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from atrous._autocast import computed_dtype
 from atrous._geometry import Geometry
 
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _SLOW_IN_FLOAT16 = not getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: True)()
 
@@ -26,7 +26,7 @@ def conv(
             wide = None if bias is None else bias.float()
             return conv(input.float(), weight.float(), wide, geometry, groups).to(dtype)
     input, shared = _pad(input, geometry)
-    convolve = _CONV[geometry.ndim]
+    convolve = CONV[geometry.ndim]
     return convolve(input, weight, bias, geometry.stride, shared, geometry.dilation, groups)
 
 
