@@ -1,14 +1,19 @@
-"""Whole models before and after `atrous.accelerate`, in float32: `build/oracles/bin/python -m benchmarks.models`.
+"""Whole models before and after `atrous.accelerate`: `build/oracles/bin/python -m benchmarks.models`.
 
-timm's models need the environment of `make test-oracles`; the others are defined here.
+timm's models need the environment of `make test-oracles`; the others are defined here. Each line of the table has a
+process of its own, because torch crashes on some of them in bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
+import os
 import runpy
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -74,21 +79,24 @@ def _train(model: nn.Module, input: torch.Tensor) -> None:
     model.zero_grad()
 
 
-def compare(model: Model, batch: int, last: bool, samples: int) -> list[tuple[float, float]]:
+def compare(name: str, dtype: str, last: bool, batch: int, compiled: bool, samples: int) -> list[tuple[float, float]]:
     """Return the median seconds of stock and accelerated inference, and of a training step, taken in turns."""
-    make, shape = model
+    make, shape = MODELS[name]
     torch.manual_seed(0)
-    stock, input = make(), torch.randn(batch, *shape)
+    stock, input = make().to(getattr(torch, dtype)), torch.randn(batch, *shape).to(getattr(torch, dtype))
     if last:
         layout = torch.channels_last if len(shape) == 3 else torch.channels_last_3d
         stock, input = stock.to(memory_format=layout), input.to(memory_format=layout)  # type: ignore[call-overload]
     models = stock, atrous.accelerate(copy.deepcopy(stock)).model
     medians = []
     for run, training in ((_infer, False), (_train, True)):
+        runs = [one.train(training) for one in models]
+        if compiled:
+            torch.compiler.reset()
+            runs = [torch.compile(one) for one in runs]  # type: ignore[misc]
         times: tuple[list[float], list[float]] = ([], [])
         for sample in range(samples + 1):
-            for one, found in zip(models, times, strict=True):
-                one.train(training)
+            for one, found in zip(runs, times, strict=True):
                 start = time.perf_counter()
                 run(one, input)
                 if sample:  # the first one warms the caches
@@ -97,21 +105,45 @@ def compare(model: Model, batch: int, last: bool, samples: int) -> list[tuple[fl
     return medians
 
 
+def _line(name: str, dtype: str, last: bool, batch: int, compiled: bool, samples: int) -> str:
+    """Return one line of the table, timed in a process of its own."""
+    arguments = json.dumps([name, dtype, last, batch, compiled, samples])
+    # All memory on one heap: else fresh pages of large tensors cost more than some layers, by luck.
+    heap = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_TOP_PAD_": str(2**28)}
+    command = [sys.executable, "-m", "benchmarks.models", "--one", arguments]
+    done = subprocess.run(command, env={**os.environ, **heap}, capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        cells = "crash | | | | | "
+    elif done.returncode:
+        raise SystemExit(done.stderr)
+    else:
+        pairs = json.loads(done.stdout.splitlines()[-1])
+        cells = " | ".join(f"{a * 1e3:.1f} | {b * 1e3:.1f} | {a / b:.2f}" for a, b in pairs)
+    how = ("channels_last" if last else "contiguous") + (", compiled" if compiled else "")
+    return f"| {name} | {dtype} | {how} | {batch} | {cells} |"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=5, help="of each median")
+    parser.add_argument("--samples", type=int, default=7, help="of each median")
     parser.add_argument("--models", nargs="*", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--dtypes", nargs="*", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    parser.add_argument("--batches", nargs="*", type=int, default=[1, 8])
+    parser.add_argument("--compile", action="store_true", help="under torch.compile, instead of eager")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one:
+        print(json.dumps(compare(*json.loads(options.one))))
+        return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds, torch / atrous.\n")
-    print("| model | layout | batch | inference torch | atrous | | training step torch | atrous | |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("| model | dtype | how | batch | inference torch | atrous | | training step torch | atrous | |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in options.models:
-        for last in (False, True)[: 1 + (len(MODELS[name][1]) > 2)]:
-            for batch in (1, 8):
-                pairs = compare(MODELS[name], batch, last, options.samples)
-                cells = " | ".join(f"{a * 1e3:.1f} | {b * 1e3:.1f} | {a / b:.2f}" for a, b in pairs)
-                print(f"| {name} | {'channels_last' if last else 'contiguous'} | {batch} | {cells} |", flush=True)
+        for dtype in options.dtypes:
+            for last in (False, True)[: 1 + (len(MODELS[name][1]) > 2)]:
+                for batch in options.batches:
+                    print(_line(name, dtype, last, batch, options.compile, options.samples), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 torch 2.13 reads and writes beside its tensors in strided, dilated and 3-D convolutions on a CPU with AVX-512, some of
 them in contiguous layout too. Results differ from run to run and some runs crash, so each way runs in a process of its
-own. `atrous` runs these calls in float32.
+own. `atrous` runs these calls in float32, or on kernels of its own.
 """
 
 import subprocess

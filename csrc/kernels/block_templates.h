@@ -183,13 +183,8 @@ void copy_rows(const T* from, int64_t from_pitch, int64_t stride, T* to, int64_t
     int64_t i = 0;
     if (stride == 1) {
       for (; i < columns; i += S::L) S::copy(from + i, to + i, S::first(columns - i));
-    } else if constexpr (requires { S::load_even(from, 0); }) {
-      // The row ends before its last pair is whole.
-      if (stride == 2) {
-        for (; i < columns; i += S::L) {
-          S::store_first(to + i, S::first(columns - i), S::load_even(from + 2 * i, 2 * (columns - i) - 1));
-        }
-      }
+    } else if constexpr (requires { S::copy_even(from, to, 0); }) {
+      for (; stride == 2 && i < columns; i += S::L) S::copy_even(from + 2 * i, to + i, columns - i);
     }
     for (; i < columns; ++i) to[i] = from[stride * i];
   }

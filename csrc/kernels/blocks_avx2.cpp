@@ -50,10 +50,11 @@ struct Elements<float> : Floats {
 #endif
     return value;
   }
-  // Every second of n floats.
-  static V load_even(const float* at, int64_t n) {
-    const V mixed = _mm256_shuffle_ps(load_first(at, n), load_first(at + L, n - L), _MM_SHUFFLE(2, 0, 2, 0));
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0)));
+  // The first n of every second float; the row ends before its last pair is whole.
+  static void copy_even(const float* from, float* to, int64_t n) {
+    const V low = load_first(from, 2 * n - 1), high = load_first(from + L, 2 * n - 1 - L);
+    const V mixed = _mm256_shuffle_ps(low, high, _MM_SHUFFLE(2, 0, 2, 0));
+    store_first(to, n, _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), _MM_SHUFFLE(3, 1, 2, 0))));
   }
   // The first n floats of a0 b0 a1 b1 ...
   static void store_woven(float* at, int64_t n, V a, V b) {

@@ -181,10 +181,11 @@ struct Half : Avx512<T, kLanes<T> / 2> {};
 
 template <>
 struct Full<float> : Avx512<float, 16> {
-  // Every second of n floats.
-  static V load_even(const float* at, int64_t n) {
+  // The first n of every second float; the row ends before its last pair is whole.
+  static void copy_even(const float* from, float* to, int64_t n) {
     const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_permutex2var_ps(load_first(at, first(n)), index, load_first(at + L, first(n - L)));
+    const V low = load_first(from, first(2 * n - 1)), high = load_first(from + L, first(2 * n - 1 - L));
+    store_first(to, first(n), _mm512_permutex2var_ps(low, index, high));
   }
   // The first n floats of a0 b0 a1 b1 ...
   static void store_woven(float* at, int64_t n, V a, V b) {
@@ -192,6 +193,71 @@ struct Full<float> : Avx512<float, 16> {
     const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     store_first(at, first(n), _mm512_permutex2var_ps(a, low, b));
     store_first(at + L, first(n - L), _mm512_permutex2var_ps(a, high, b));
+  }
+};
+
+// Pairs of 16 bits are the halves of 32.
+template <class T>
+struct FullShorts : Avx512<T, 16> {
+  using typename Avx512<T, 16>::V;
+  static void copy_even(const T* from, T* to, int64_t n) {
+    const auto pairs = load_bits(from, 2 * n - 1);
+    store_bits(to, n, _mm512_castsi256_si512(_mm512_cvtepi32_epi16(pairs)));
+  }
+  static void store_woven(T* at, int64_t n, V a, V b) {
+    const __m512i low = _mm512_cvtepu16_epi32(narrowed(a, T{})), high = _mm512_cvtepu16_epi32(narrowed(b, T{}));
+    store_bits(at, n, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  }
+
+ private:
+  // The first n of 32.
+  static __mmask32 some(int64_t n) { return n >= 32 ? ~0u : (1u << n) - 1; }
+  static __m512i load_bits(const T* at, int64_t n) {
+#if defined(ATROUS_ASAN)
+    T part[32] = {};
+    for (int64_t i = 0; i < n && i < 32; ++i) part[i] = at[i];
+    at = part;
+#endif
+    return _mm512_maskz_loadu_epi16(some(n), at);
+  }
+  static void store_bits(T* at, int64_t n, __m512i bits) {
+#if defined(ATROUS_ASAN)
+    T part[32];
+    _mm512_storeu_si512(part, bits);
+    for (int64_t i = 0; i < n && i < 32; ++i) at[i] = part[i];
+#else
+    _mm512_mask_storeu_epi16(at, some(n), bits);
+#endif
+  }
+};
+
+template <>
+struct Full<BFloat16> : FullShorts<BFloat16> {};
+template <>
+struct Full<Float16> : FullShorts<Float16> {};
+
+template <class T>
+struct HalfShorts : Avx512<T, 8> {
+  using typename Avx512<T, 8>::V;
+  static void store_woven(T* at, int64_t n, V a, V b) {
+    Full<T>::store_woven(at, n < 16 ? n : 16, _mm512_castps256_ps512(a), _mm512_castps256_ps512(b));
+  }
+};
+
+template <>
+struct Half<BFloat16> : HalfShorts<BFloat16> {};
+template <>
+struct Half<Float16> : HalfShorts<Float16> {};
+
+template <>
+struct Full<double> : Avx512<double, 8> {
+  static void copy_even(const double* from, double* to, int64_t n) {
+    const V low = load_first(from, first(2 * n - 1)), high = load_first(from + L, first(2 * n - 1 - L));
+    store_first(to, first(n), __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14));
+  }
+  static void store_woven(double* at, int64_t n, V a, V b) {
+    store_first(at, first(n), __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11));
+    store_first(at + L, first(n - L), __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15));
   }
 };
 
@@ -261,6 +327,15 @@ Kernels<T> single_vectors() {
   return k;
 }
 
+template <class T>
+const Kernels<T>* every_second(const Kernels<T>&) {
+  return nullptr;
+}
+[[maybe_unused]] const Kernels<float>* every_second(const Kernels<float>&) {
+  static const Kernels<float> second = single_vectors<FullSecond, HalfSecond>();
+  return &second;
+}
+
 }  // namespace
 
 template <class T>
@@ -278,11 +353,8 @@ const Kernels<T>* kernels_avx512() {
     add_rows<S>(k);
     k.masks = true;
     k.by_column = &by_column;
-    if constexpr (requires { S::load_even(nullptr, 0); }) {
-      static const Kernels<T> second = single_vectors<FullSecond, HalfSecond>();
-      k.second = true;
-      k.second_columns = &second;
-    }
+    k.second_columns = every_second(k);
+    k.second = k.second_columns != nullptr;
     return k;
   }();
   return &kernels;

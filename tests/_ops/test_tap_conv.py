@@ -65,10 +65,15 @@ def leaves_close(results, expected, tolerance=2e-4):
         torch.testing.assert_close(result, exact, rtol=tolerance, atol=tolerance * (1 + exact.abs().max().item()))
 
 
-@some_cases
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, torch.float32) for name in SOME]
+    + [(name, dtype) for name in SOME[-3:] for dtype in (torch.float64, torch.bfloat16, torch.float16)],
+    ids=str,
+)
 @pytest.mark.parametrize("frozen", [False, True])
-def test_opcheck(name, frozen):
-    forward, backward = arguments(name)
+def test_opcheck(name, dtype, frozen):
+    forward, backward = arguments(name, dtype)
     for operation, call in ((OPS.tap_conv.default, forward), (OPS.tap_conv_weight.default, backward)):
         floating = [t for t in call if isinstance(t, torch.Tensor) and t.is_floating_point()]
         for tensor in floating:
@@ -78,18 +83,19 @@ def test_opcheck(name, frozen):
             tensor.requires_grad_(False)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("per_pair", [False, True])
-def test_gradcheck(per_pair):
+def test_gradcheck(per_pair, dtype):
     """The operations are linear in each tensor, so a difference over half a unit is as exact as one over 1e-6."""
     input, weight, bias, seed, offsets = tiny(per_pair)
     options = {"eps": 0.5, "atol": 1e-3}
 
     def forward(input, weight, bias):
-        tensors = input.float(), weight.float(), offsets, bias.float()
+        tensors = input.to(dtype), weight.to(dtype), offsets, bias.to(dtype)
         return tap_conv(*tensors, *STEPS, SIZE).double()
 
     def backward(seed, input):
-        return tap_conv_weight(seed.float(), input.float(), offsets, *STEPS, 2).double()
+        return tap_conv_weight(seed.to(dtype), input.to(dtype), offsets, *STEPS, 2).double()
 
     batched = {"check_batched_grad": True, "check_batched_forward_grad": True}
     for function, leaves in ((forward, (input, weight, bias)), (backward, (seed, input))):
@@ -301,6 +307,17 @@ def test_flops(per_pair, groups):
     assert counts[OPS.tap_conv_weight] == each
     # What the input gradient multiplies: as many taps for every pixel of the input.
     assert counts[OPS.tap_conv] == 2 * 2 * 4 * (6 // groups) * taps * (7 * 8)
+
+
+def test_taps_on_axes_of_their_own():
+    """A convolution gives its weight as it is, (D, C/groups, *K)."""
+    x, w = torch.randn(2, 4, 7, 8, requires_grad=True), torch.randn(6, 2, 3, 2, requires_grad=True)
+    offsets = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(2)).int()
+    outputs = [run(x, one, offsets, None, (1, 1), (1, 1), (7, 8)) for run in (tap_conv, OPS.tap_conv)
+               for one in (w, w.flatten(2))]  # fmt: skip
+    results = [(y, *torch.autograd.grad(y.sin().sum(), (x, w))) for y in outputs]
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def for_threads(run):
