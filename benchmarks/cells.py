@@ -28,21 +28,21 @@ TOLERANCES = {"float32": 1e-3, "bfloat16": 2.0**-6, "float16": 2.0**-7, "float64
 sums up in 16 bits here and there."""
 
 _NAME = re.compile(
-    r"(?:([13])d-)?(?:(\d+)to(\d+)-)?(\d+(?:x\d+){2,4})-k(\d+)-d(\d+)(?:-s(\d+))?(-last)?(-bf16|-f16|-f64)?"
+    r"(t-)?(?:([13])d-)?(?:(\d+)to(\d+)-)?(\d+(?:x\d+){2,4})-k(\d+)-d(\d+)(?:-s(\d+))?(-last)?(-bf16|-f16|-f64)?"
 )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One convolution with zero padding d (k - 1) / 2: 'same' where the stride is 1.
+    """One convolution with zero padding d (k - 1) / 2: 'same' where the stride is 1; or a transposed one to S x stride.
 
-    Its name is `[1d-|3d-][AtoB-]NxCxS-kK-dD[-sS][-last][-bf16|-f16|-f64]`. Left out are 2d, 1to1 (depthwise), a stride
-    of 1, contiguous tensors and float32. S is one size where all axes have the same, and sizes joined by x where they
-    differ.
+    Its name is `[t-][1d-|3d-][AtoB-]NxCxS-kK-dD[-sS][-last][-bf16|-f16|-f64]`. Left out are what is not transposed, 2d,
+    1to1 (depthwise), a stride of 1, contiguous tensors and float32. S is one size where all axes have the same, and
+    sizes joined by x where they differ.
 
     Args:
         shape: (N, C, *S) of the input, S as in the name.
-        kernel: k, odd, of all axes.
+        kernel: k of all axes, odd if not transposed.
         dilation: d, of all axes.
         stride: of all axes.
         ndim: how many axes, 1 to 3.
@@ -50,6 +50,7 @@ class Cell:
         outputs: B.
         last: whether channels lie last in memory.
         dtype: name of the data type, a key of `SUFFIXES`.
+        transposed: whether it is a transposed convolution, whose stride is between pixels of the output.
 
     Example:
         >>> cell = Cell((2, 256, 65), 7, 4, 2)
@@ -58,6 +59,9 @@ class Cell:
         >>> cell = Cell.parse("3d-8to4-1x16x9x24x24-k3-d2")
         >>> cell.ndim, cell.groups, cell.channels, cell.sizes
         (3, 2, 8, (9, 24, 24))
+        >>> cell = Cell.parse("t-8x96x28-k3-d1-s2")
+        >>> cell.output, cell.padding, cell.output_padding
+        ((56, 56), 1, 1)
     """
 
     shape: tuple[int, ...]
@@ -69,6 +73,7 @@ class Cell:
     outputs: int = 1
     last: bool = False
     dtype: str = "float32"
+    transposed: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -80,7 +85,7 @@ class Cell:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"cell: got {name!r}, expected a name such as '3d-8to8-2x8x24-k3-d2-s2'")
-        ndim, inputs, outputs, shape, kernel, dilation, stride, last, dtype = match.groups()
+        transposed, ndim, inputs, outputs, shape, kernel, dilation, stride, last, dtype = match.groups()
         return cls(
             tuple(map(int, shape.split("x"))),
             int(kernel),
@@ -91,17 +96,19 @@ class Cell:
             int(outputs or 1),
             last is not None,
             {suffix: name for name, suffix in SUFFIXES.items()}[dtype or ""],
+            transposed is not None,
         )
 
     @property
     def name(self) -> str:
         """What `--cells` matches."""
+        kind = "t-" if self.transposed else ""
         axes = f"{self.ndim}d-" if self.ndim != 2 else ""
         group = f"{self.inputs}to{self.outputs}-" if (self.inputs, self.outputs) != (1, 1) else ""
         stride = f"-s{self.stride}" if self.stride > 1 else ""
         last = "-last" if self.last else ""
         shape = "x".join(map(str, self.shape))
-        return f"{axes}{group}{shape}-k{self.kernel}-d{self.dilation}{stride}{last}{SUFFIXES[self.dtype]}"
+        return f"{kind}{axes}{group}{shape}-k{self.kernel}-d{self.dilation}{stride}{last}{SUFFIXES[self.dtype]}"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -111,12 +118,21 @@ class Cell:
 
     @property
     def padding(self) -> int:
-        """Zeros on each side of each axis."""
+        """Zeros on each side of each axis; or what is cut off there of a transposed convolution."""
+        if self.transposed:
+            return max(0, (self.dilation * (self.kernel - 1) + 2 - self.stride) // 2)
         return self.dilation * (self.kernel - 1) // 2
+
+    @property
+    def output_padding(self) -> int:
+        """What a transposed convolution lacks of S x stride at the end of each axis."""
+        return 2 * self.padding + self.stride - self.dilation * (self.kernel - 1) - 1
 
     @property
     def output(self) -> tuple[int, ...]:
         """P of every axis."""
+        if self.transposed:
+            return tuple(size * self.stride for size in self.sizes)
         return tuple((size - 1) // self.stride + 1 for size in self.sizes)
 
     @property
@@ -141,8 +157,12 @@ class Cell:
 
     @property
     def flop(self) -> int:
-        """Of a forward pass, 2 T A an output, taps in the margin included; a backward pass has twice as many."""
-        return 2 * self.taps * self.inputs * self.shape[0] * self.channels * math.prod(self.output)
+        """Of a forward pass, taps in the margin included; a backward pass has twice as many.
+
+        It is 2 T A an output; transposed, 2 T B an input.
+        """
+        pixels = self.sizes if self.transposed else self.output
+        return 2 * self.taps * self.inputs * self.shape[0] * self.channels * math.prod(pixels)
 
 
 TINY = Cell((1, 8, 8), 3, 1)
@@ -198,8 +218,27 @@ _ROUTES = """
 """A line for every row of float32 in `atrous._backends.table`, in its order: the cell that the row names, the same at
 another dilation, and cells on either side of the row's limits. Other dtypes measure the same."""
 
+_TRANSPOSED = """
+t-1d-4x256x500-k4-d1-s2 t-1d-4x256x500-k2-d1-s2 t-1d-4x256x500-k3-d1 t-1d-4x256x500-k3-d4
+t-1d-4to4-4x64x1000-k3-d1 t-1d-4to4-4x64x1000-k4-d1-s2 t-1d-8to8-4x64x1000-k3-d1 t-1d-8to8-4x64x1000-k4-d1-s2
+
+t-8x96x28-k4-d1-s2 t-8x96x28-k2-d1-s2 t-8x96x28-k3-d1-s2 t-8x96x28-k3-d2-s2 t-8x96x56-k3-d1 t-8x384x14-k3-d2
+t-1x64x56-k4-d1-s2 t-1x64x56-k3-d1-s2 t-1x21x32-k16-d1-s8 t-8x96x56-k1-d1
+t-2to2-4x64x28-k4-d1-s2 t-4to4-4x64x28-k4-d1-s2 t-4to4-4x64x28-k2-d1-s2 t-4to4-4x64x56-k3-d1
+t-8to8-4x64x28-k4-d1-s2 t-8to8-4x64x28-k2-d1-s2 t-8to8-4x64x56-k3-d1 t-8to8-4x64x56-k3-d2
+t-16to16-4x64x28-k4-d1-s2 t-16to16-4x16x28-k4-d1-s2 t-16to16-4x64x28-k2-d1-s2
+t-64to3-4x64x32-k4-d1-s2 t-3to64-4x3x32-k4-d1-s2 t-64to64-4x64x14-k4-d1-s2
+
+t-3d-4x32x12-k4-d1-s2 t-3d-2x32x24-k3-d1 t-3d-2to2-2x32x12-k2-d1-s2
+t-3d-4to4-2x32x12-k4-d1-s2 t-3d-4to4-2x32x12-k2-d1-s2 t-3d-4to4-2x32x16-k3-d1
+t-3d-8to8-2x32x12-k4-d1-s2 t-3d-8to8-2x32x12-k2-d1-s2
+"""
+"""Transposed convolutions: the cells that rows of any dtype name, and cells on either side of the rows' limits."""
+
 ROUTES = tuple(
-    replace(Cell.parse(name), dtype=dtype) for dtype in ("float32", "float64", "bfloat16") for name in _ROUTES.split()
+    replace(Cell.parse(name), dtype=dtype)
+    for dtype in ("float32", "float64", "bfloat16")
+    for name in (*_ROUTES.split(), *_TRANSPOSED.split())
 )
 
 

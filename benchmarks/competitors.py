@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,9 +72,10 @@ class Competitors:
         self.isa = isa
         if cell is not None:
             generator = torch.Generator().manual_seed(0)
+            weight = (cell.shape[1], cell.outputs) if cell.transposed else (cell.channels, cell.inputs)
             shapes = (
                 (*cell.shape[:2], *cell.sizes),
-                (cell.channels, cell.inputs, *[cell.kernel] * cell.ndim),
+                (*weight, *[cell.kernel] * cell.ndim),
                 (cell.shape[0], cell.channels, *cell.output),
             )
             made = (torch.randn(shape, generator=generator).to(getattr(torch, cell.dtype)) for shape in shapes)
@@ -93,7 +95,11 @@ class Competitors:
             tensors = [t.float() for t in self.tensors] if who == "forced_float32" else self.tensors
             return self._forced(self.cell, pass_, dilation, tensors)
         if own or who == "stock_autograd":
-            return self._through_autograd(self.cell, pass_, _functional(self.cell.ndim, own))
+            return self._through_autograd(self.cell, pass_, _functional(self.cell, own))
+        if self.cell.transposed and self.cell.narrow:
+            # What the table chooses between: torch's own may be wrong here, so our `aten` widens.
+            conv = partial(_functional(self.cell, own=True), backend="aten")
+            return self._through_autograd(self.cell, pass_, conv)
         tensors = _laid(self.tensors, last=True) if who == "stock_channels_last" else self.tensors
         return self._stock(self.cell, pass_, dilation, tensors)
 
@@ -110,31 +116,48 @@ class Competitors:
     def _forced(self, cell: Cell, pass_: str, dilation: int, tensors: Sequence[torch.Tensor]) -> Call:
         ops = operations()
         forward, weight_gradient = _bare(ops.tap_conv.default), _bare(ops.tap_conv_weight.default)
-        steps = torch.arange(cell.kernel, dtype=torch.int32) * dilation - dilation * (cell.kernel - 1) // 2
+        padding = cell.padding if dilation == cell.dilation else dilation * (cell.kernel - 1) // 2
+        steps = torch.arange(cell.kernel, dtype=torch.int32) * dilation - padding
         offsets = torch.cartesian_prod(*[steps] * cell.ndim).reshape(-1, cell.ndim).contiguous()
         negated = (-offsets).contiguous()
         input, weight, grad = tensors
         weight, isa = weight.flatten(2), self.isa
         stride, one = [cell.stride] * cell.ndim, [1] * cell.ndim
         output, size, groups = cell.output, cell.sizes, cell.groups
-        if pass_ == "forward":
-            return lambda: forward(input, weight, offsets, None, stride, one, output, isa)
-        want_input, want_weight = MASKS[pass_]
-        apart = weight.reshape(groups, cell.outputs, cell.inputs, cell.taps).transpose(1, 2)
+        want_input, want_weight = MASKS.get(pass_, (False, False))
 
-        def backward() -> tuple[torch.Tensor | None, torch.Tensor | None]:
-            # From (G B, A, T) to (G A, B, T): each call pays for this copy, as a training step does.
+        def exchanged(weight: torch.Tensor) -> torch.Tensor:
+            # From (G B, A, T) to (G A, B, T) or back: each call pays for this copy, as a training step does.
+            return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+
+        def spread() -> torch.Tensor:
+            return forward(input, exchanged(weight), negated, None, one, stride, output, isa)
+
+        def spread_backward() -> tuple[torch.Tensor | None, torch.Tensor | None]:
             return (
-                forward(grad, apart.flatten(0, 1), negated, None, one, stride, size, isa) if want_input else None,
+                forward(grad, weight, offsets, None, stride, one, size, isa) if want_input else None,
+                exchanged(weight_gradient(grad, input, negated, one, stride, groups, isa)) if want_weight else None,
+            )
+
+        def gather() -> torch.Tensor:
+            return forward(input, weight, offsets, None, stride, one, output, isa)
+
+        def gather_backward() -> tuple[torch.Tensor | None, torch.Tensor | None]:
+            return (
+                forward(grad, exchanged(weight), negated, None, one, stride, size, isa) if want_input else None,
                 weight_gradient(grad, input, offsets, stride, one, groups, isa) if want_weight else None,
             )
 
-        return backward
+        if cell.transposed:
+            return spread if pass_ == "forward" else spread_backward
+        return gather if pass_ == "forward" else gather_backward
 
     def _through_autograd(self, cell: Cell, pass_: str, conv: Callable[..., torch.Tensor]) -> Call:
         options = {
             "stride": cell.stride, "padding": cell.padding, "dilation": cell.dilation, "groups": cell.groups
         }  # fmt: skip
+        if cell.transposed:
+            options["output_padding"] = cell.output_padding
         input, weight, grad = self.tensors
         if pass_ == "forward":
             return lambda: conv(input, weight, None, **options)
@@ -146,15 +169,19 @@ class Competitors:
 
     def _stock(self, cell: Cell, pass_: str, dilation: int, tensors: Sequence[torch.Tensor]) -> Call:
         input, weight, grad = tensors
-        stride, padding, groups = cell.stride, dilation * (cell.kernel - 1) // 2, cell.groups
+        padding = cell.padding if dilation == cell.dilation else dilation * (cell.kernel - 1) // 2
+        stride, groups, transposed = cell.stride, cell.groups, cell.transposed
+        more = cell.output_padding if transposed else 0
         if pass_ == "forward":
-            conv = _functional(cell.ndim)
+            conv = _functional(cell)
+            if transposed:
+                return lambda: conv(input, weight, None, stride, padding, more, groups, dilation)
             return lambda: conv(input, weight, None, stride, padding, dilation, groups)
         backward = torch.ops.aten.convolution_backward.default
-        strides, paddings, dilations, zeros = ([value] * cell.ndim for value in (stride, padding, dilation, 0))
+        strides, paddings, dilations, mores = ([value] * cell.ndim for value in (stride, padding, dilation, more))
         mask = [*MASKS[pass_], False]
         return lambda: backward(
-            grad, input, weight, None, strides, paddings, dilations, False, zeros, groups, mask
+            grad, input, weight, None, strides, paddings, dilations, transposed, mores, groups, mask
         )  # fmt: skip
 
 
@@ -173,10 +200,10 @@ def _bare(operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
     return call
 
 
-def _functional(ndim: int, own: bool = False) -> Callable[..., torch.Tensor]:
+def _functional(cell: Cell, own: bool = False) -> Callable[..., torch.Tensor]:
     """Return the convolution of torch, or our own."""
     module = importlib.import_module("atrous.functional") if own else F
-    conv: Callable[..., torch.Tensor] = getattr(module, f"conv{ndim}d")
+    conv: Callable[..., torch.Tensor] = getattr(module, f"conv{'_transpose' * cell.transposed}{cell.ndim}d")
     return conv
 
 

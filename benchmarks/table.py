@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from atrous._backends.table import TABLES, find
+from atrous._backends.table import TABLES, TRANSPOSED, find
 from benchmarks import wide
 from benchmarks.cells import TINY
 from benchmarks.results import FLAT, PASSES, SLOWER, WAYS, Entry, Measured, ascending, faults, mean, text
@@ -175,7 +175,7 @@ def _routes(cells: list[Measured]) -> Iterator[str]:
     for cell in cells:
         at = cell.cell
         columns = at.ndim, at.inputs, at.outputs, at.taps, at.dilation, at.stride, math.prod(at.output), at.last
-        found = find(getattr(torch, at.dtype), *columns)
+        found = find(getattr(torch, at.dtype), *columns, at.transposed)
         chosen = (found.forward, found.backward) if found else ("aten", "aten")
         row = [at.name + (" ~" if cell.noisy() else "")]
         for pass_ in PASSES:
@@ -185,7 +185,8 @@ def _routes(cells: list[Measured]) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
     yield ""
     measured = {cell.cell.name for cell in cells}
-    if absent := [row.cell for rows in TABLES.values() for row in rows if row.cell not in measured]:
+    named = dict.fromkeys(row.cell for rows in (*TABLES.values(), *TRANSPOSED.values()) for row in rows)
+    if absent := [name for name in named if name not in measured]:
         yield f"Rows of the table whose cell is not among these: {', '.join(absent)}."
         yield ""
 

@@ -9,7 +9,7 @@ import torch
 
 from atrous import Geometry, explain, functional
 from atrous._backends import NAMES, prospect, prospect_transpose, table
-from atrous._backends.table import TABLES, find
+from atrous._backends.table import TABLES, TRANSPOSED, find
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,9 @@ def cells(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "row", [row for rows in dict.fromkeys(TABLES.values()) for row in rows], ids=lambda row: row.cell
+    "row",
+    [row for tables in (TABLES, TRANSPOSED) for rows in dict.fromkeys(tables.values()) for row in rows],
+    ids=lambda row: row.cell,
 )
 def test_a_row_decides_the_cell_that_it_names(row, cells):
     assert {row.forward, row.backward} <= set(NAMES["conv"])
@@ -32,9 +34,15 @@ def test_a_row_decides_the_cell_that_it_names(row, cells):
     cell = cells.Cell.parse(row.cell)
     pixels = math.prod(cell.output)
     dtype = getattr(torch, cell.dtype)
-    assert row in TABLES[dtype]
-    found = find(dtype, cell.ndim, cell.inputs, cell.outputs, cell.taps, cell.dilation, cell.stride, pixels, cell.last)
-    assert found is row
+    assert row in (TRANSPOSED if cell.transposed else TABLES)[dtype]
+    columns = cell.inputs, cell.outputs, cell.taps, cell.dilation, cell.stride, pixels, cell.last, cell.transposed
+    assert find(dtype, cell.ndim, *columns) is row
+
+
+def test_a_transposed_convolution_has_one_backend_of_any_size():
+    for row in (row for rows in TRANSPOSED.values() for row in rows):
+        assert row.forward == row.backward
+        assert (row.pixels, row.last) == (table.ANY, None)
 
 
 @pytest.mark.parametrize("pixels", [(0, 99), (100, None), (50, 99)])

@@ -59,6 +59,30 @@ def test_elsewhere_the_first_competitor_is(suffix, benchmarks):
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "t-1x4x5-k4-d1-s2", "t-1d-2to3-2x4x7-k3-d1-s2", "t-3d-2x4x3-k2-d1-s2", "t-3to2-1x6x4x5-k3-d2",
+        "t-1x4x6-k16-d1-s8", "t-1x4x6-k3-d2-s2-bf16",
+    ],
+)  # fmt: skip
+def test_everyone_computes_the_same_transposed_convolution(name, benchmarks):
+    cell = benchmarks.cells.Cell.parse(name)
+    assert cell.name == name
+    found = benchmarks.competitors.Competitors(cell)
+    for pass_ in ("forward", "backward"):
+        results = []
+        for who in ("stock", "forced", "routed"):
+            result = found.make(pass_, who)()
+            results.append([t for t in ([result] if pass_ == "forward" else result) if t is not None])
+        if pass_ == "forward":
+            assert results[0][0].shape[2:] == cell.output == tuple(size * cell.stride for size in cell.sizes)
+        for result in results[1:]:
+            shaped = [t.reshape_as(other) for t, other in zip(result, results[0], strict=True)]
+            close = {"rtol": 2e-2, "atol": 5e-2} if cell.narrow else {"rtol": 1e-4, "atol": 1e-4}
+            torch.testing.assert_close(shaped, results[0], **close)
+
+
 def test_who_competes(benchmarks):
     names = {
         name: benchmarks.competitors.names(benchmarks.cells.Cell.parse(name), "forward", "wide")
@@ -148,6 +172,20 @@ def test_a_line_for_every_row(benchmarks):
     assert "| torch wrong | torch wrong | 2.00 | 1.25 |" in cells["| 8x384x14-k3-d2-bf16"]
     assert "- 8x384x14-k3-d2-bf16 forward stock: WRONG, off by 1.5e+00 of the maximum" in lines
     assert not any("2 threads over 1" in line for line in lines)
+
+
+def test_a_transposed_cell_is_judged_by_rows_of_its_own(benchmarks):
+    cells = [_entry(name) for name in ("t-8x96x28-k4-d1-s2", "t-64to64-4x64x14-k4-d1-s2")]
+    results = {"machine": {"processor": "any"}, "date": "today", "grid": "routes", "runs": [_run(1, *cells)]}
+    lines = benchmarks.table.markdown(results).splitlines()
+    ends = [line.split(" | ")[-3:] for line in lines if line.startswith("| t-")]
+    assert ends == [
+        ["cpu, cpu", "t-8x96x28-k4-d1-s2", "wrong side: backward |"],
+        ["aten, aten", "-", "wrong side: forward |"],
+    ]
+    (absent,) = [line for line in lines if line.startswith("Rows of the table whose cell is not among these")]
+    assert " t-8to8-4x64x28-k4-d1-s2-f64," in absent
+    assert " t-8x96x28-k4-d1-s2," not in absent
 
 
 def test_two_threads_over_one(benchmarks):

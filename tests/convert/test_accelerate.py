@@ -390,3 +390,8 @@ def test_a_container_is_no_convolution():
     report = atrous.accelerate(container)
     assert [row.name for row in report.changed] == ["0"]
     assert not report.kept
+
+
+def test_what_torch_gets_wrong_changes_too():
+    report = atrous.accelerate(torch.nn.Conv2d(64, 64, 3, stride=2).bfloat16())
+    assert [row.reason for row in report.changed] == ["torch is wrong in bfloat16, and it runs in float32"]

@@ -152,16 +152,20 @@ def test_other_dtypes(dtype):
 
 
 ROUTES = {
-    "2d": "'cpu', because taps are faster for",
-    "2d-many-channels": "'aten', because torch is faster for",
-    "1d": "'aten', because torch is faster for strided",
-    "1d-dilated": "'cpu', because taps are faster for",
+    ("2d", torch.float32): "'cpu', because taps are faster for",
+    ("2d-many-channels", torch.float32): "'aten', because torch is faster for",
+    ("2d-many-channels", torch.float64): "'cpu', because taps are faster for",
+    ("1d", torch.float32): "'cpu', because taps are faster for",
+    ("1d", torch.bfloat16): "'cpu', because taps are faster for",
+    ("2d-dense", torch.bfloat16): "'cpu', because taps are faster for",
+    ("2d", torch.float16): "'cpu', because taps are faster for",
+    ("3d", torch.float64): "'cpu', because taps are faster for",
 }
 
 
-@pytest.mark.parametrize(("name", "route"), ROUTES.items(), ids=ROUTES)
-def test_routes(name, route):
-    x, w, _ = tensors(name)
+@pytest.mark.parametrize(("name", "dtype", "route"), [(*case, route) for case, route in ROUTES.items()])
+def test_routes(name, dtype, route):
+    x, w, _ = tensors(name, dtype)
     call = OURS[len(CASES[name][4])]
     text = atrous.explain(call, x, w, **options(name))
     assert text.startswith(f"{call.__name__} of {tuple(x.shape)} by {tuple(w.shape)} runs on {route}")

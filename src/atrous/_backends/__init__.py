@@ -115,7 +115,8 @@ def choose_conv_transpose(
     """
     if settled := _settle("conv_transpose", input, weight, geometry.ndim, backend):
         return _widened(settled, input, geometry)
-    return _widened(_look_up_transpose(geometry, weight.shape[0] // groups, weight.shape[1]), input, geometry)
+    found = _look_up_transpose(computed_dtype(input), geometry, weight.shape[0] // groups, weight.shape[1])
+    return _widened(found, input, geometry)
 
 
 def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int, backend: str | None) -> Route | None:
@@ -167,7 +168,7 @@ def prospect(dtype: torch.dtype, geometry: Geometry, inputs: int, outputs: int) 
 
 def prospect_transpose(dtype: torch.dtype, geometry: Geometry, inputs: int, outputs: int) -> Prospect:
     """Return what a transposed convolution in `dtype` on a CPU may gain, as `prospect` does."""
-    forward, _, reason = _look_up_transpose(geometry, inputs, outputs)
+    forward, _, reason = _look_up_transpose(dtype, geometry, inputs, outputs)
     return Prospect(True, reason) if forward == "cpu" else _prospect_of_torch(dtype, geometry, reason)
 
 
@@ -176,13 +177,13 @@ def _prospect_of_torch(dtype: torch.dtype, geometry: Geometry, reason: str) -> P
     return Prospect(True, f"{wide}, and it runs in float32") if wide else Prospect(False, reason)
 
 
-def _look_up_transpose(geometry: Geometry, inputs: int, outputs: int) -> Route:
+def _look_up_transpose(dtype: torch.dtype, geometry: Geometry, inputs: int, outputs: int) -> Route:
     """Return the route of a transposed convolution on a CPU, for `inputs` and `outputs` channels of a group."""
-    if max(inputs, outputs) > 4:
-        return Route("aten", "aten", "torch is faster for transposed convolutions of more than 4 channels in a group")
-    if geometry.ndim == 1 and geometry.stride != (1,):
-        return Route("aten", "aten", "torch is faster for strided transposed convolutions of signals")
-    return Route("cpu", "cpu", "taps are faster for transposed convolutions of up to 4 channels in a group")
+    taps, dilation, stride = math.prod(geometry.kernel), max(geometry.dilation), max(geometry.stride)
+    row = table.find(dtype, geometry.ndim, inputs, outputs, taps, dilation, stride, None, False, True)
+    if row is None:
+        return Route("aten", "aten", "torch is faster for transposed convolutions that no row of the table names")
+    return Route(row.forward, row.backward, f"{row.because} ({row.cell})")
 
 
 def _widened(route: Route, input: torch.Tensor, geometry: Geometry) -> Route:

@@ -2,8 +2,8 @@
 
 They are data, one for each dtype, read from the top: the first row whose columns all fit decides. A column is (least,
 most), most None for no limit. Cells are those of `benchmarks`: N x C x sizes - kernel - dilation - stride - last for
-channels that lie last in memory - dtype, behind the rank if not 2 and `CtoD` for channels in and out of a group;
-`python -m benchmarks routes` measures them all.
+channels that lie last in memory - dtype, behind `t` for a transposed convolution, the rank if not 2 and `CtoD` for
+channels in and out of a group; `python -m benchmarks routes` measures them all.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ FLOAT32 = (
         ndim=1, inputs=(1, 4), outputs=(1, 32), stride=ONE),
     Row("cpu", "cpu", "taps are faster for few channels out", "1d-64to4-4x64x4096-k3-d2",
         ndim=1, inputs=(9, 64), outputs=(1, 4), stride=ONE),
-    Row("aten", "cpu", FORWARD_TORCH + "few taps a channel with channels last", "1x576x28-k3-d2-last",
-        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=(1, 6), last=True),
+    Row("aten", "aten", "torch is faster for small strided undilated kernels with channels last",
+        "8x96x56-k3-d1-s2-last",
+        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=ONE, stride=MORE_THAN_ONE, last=True),
+    Row("aten", "cpu", FORWARD_TORCH + "small strided kernels with channels last", "8x96x56-k3-d2-s2-last",
+        ndim=2, inputs=ONE, outputs=ONE, taps=(2, 9), dilation=(2, 6), stride=MORE_THAN_ONE, last=True),
     Row("cpu", "cpu", "taps are faster for depthwise images", "8x96x56-k7-d4",
         ndim=2, taps=ANY, inputs=ONE, stride=ONE),
     Row("aten", "cpu", FORWARD_TORCH + "dilated groups of 5 to 8 channels", "8to8-4x96x56-k3-d2",
@@ -157,6 +160,45 @@ BFLOAT16 = (
 TABLES = {torch.float32: FLOAT32, torch.float16: FLOAT32, torch.float64: FLOAT64, torch.bfloat16: BFLOAT16}
 """The rows by dtype. float16 has those of float32, in which torch's half runs (`aten.widens`)."""
 
+UP_TO_2, UP_TO_4, UP_TO_8 = (
+    f"taps are faster for transposed convolutions of up to {most} channels in a group" for most in (2, 4, 8)
+)
+
+TRANSPOSED_FLOAT32 = (
+    Row("cpu", "cpu", UP_TO_4, "t-1d-4to4-4x64x1000-k4-d1-s2", ndim=1, inputs=(1, 4), outputs=(1, 4)),
+    Row("cpu", "cpu", UP_TO_4, "t-8x96x28-k4-d1-s2", ndim=2, inputs=(1, 4), outputs=(1, 4), taps=ANY),
+    Row("cpu", "cpu", UP_TO_2, "t-3d-2to2-2x32x12-k2-d1-s2", ndim=3, inputs=(1, 2), outputs=(1, 2)),
+    Row("cpu", "cpu", UP_TO_4, "t-3d-4to4-2x32x12-k4-d1-s2", ndim=3, inputs=(1, 4), outputs=(1, 4), taps=(9, None)),
+)  # fmt: skip
+"""The rows of transposed convolutions in float32, whose stride is between pixels of the output."""
+
+TRANSPOSED_FLOAT64 = (
+    Row("cpu", "cpu", UP_TO_8, "t-1d-8to8-4x64x1000-k3-d1-f64", ndim=1, inputs=FEW, outputs=FEW),
+    Row("cpu", "cpu", UP_TO_8, "t-8to8-4x64x28-k4-d1-s2-f64", ndim=2, inputs=FEW, outputs=FEW, taps=ANY),
+    Row("cpu", "cpu", "taps are faster for transposed convolutions of up to 16 channels in a group",
+        "t-16to16-4x64x28-k4-d1-s2-f64", ndim=2, inputs=(1, 16), outputs=(1, 16), taps=(9, None)),
+    Row("cpu", "cpu", UP_TO_2, "t-3d-2to2-2x32x12-k2-d1-s2-f64", ndim=3, inputs=(1, 2), outputs=(1, 2)),
+    Row("cpu", "cpu", UP_TO_8, "t-3d-8to8-2x32x12-k4-d1-s2-f64", ndim=3, inputs=FEW, outputs=FEW, taps=(9, None)),
+)  # fmt: skip
+"""The rows of transposed convolutions in float64."""
+
+TRANSPOSED_BFLOAT16 = (
+    Row("cpu", "cpu", UP_TO_4, "t-1d-4to4-4x64x1000-k4-d1-s2-bf16", ndim=1, inputs=(1, 4), outputs=(1, 4)),
+    Row("cpu", "cpu", UP_TO_4, "t-4to4-4x64x28-k4-d1-s2-bf16", ndim=2, inputs=(1, 4), outputs=(1, 4), taps=ANY),
+    Row("cpu", "cpu", "taps are faster for dilated transposed convolutions of up to 8 channels in a group",
+        "t-8to8-4x64x56-k3-d2-bf16", ndim=2, inputs=FEW, outputs=FEW, dilation=MORE_THAN_ONE),
+    Row("cpu", "cpu", UP_TO_4, "t-3d-4to4-2x32x12-k4-d1-s2-bf16", ndim=3, inputs=(1, 4), outputs=(1, 4)),
+)  # fmt: skip
+"""The rows of transposed convolutions in bfloat16."""
+
+TRANSPOSED = {
+    torch.float32: TRANSPOSED_FLOAT32,
+    torch.float16: TRANSPOSED_FLOAT32,
+    torch.float64: TRANSPOSED_FLOAT64,
+    torch.bfloat16: TRANSPOSED_BFLOAT16,
+}
+"""The rows of transposed convolutions by dtype; one backend runs both halves of these."""
+
 
 def find(
     dtype: torch.dtype,
@@ -168,14 +210,15 @@ def find(
     stride: int,
     pixels: int | None,
     last: bool = False,
+    transposed: bool = False,
 ) -> Row | None:
-    """Return the first row that fits.
+    """Return the first row that fits, of `TABLES` or of `TRANSPOSED`.
 
     `inputs` and `outputs` are channels of one group, `dilation` and `stride` the largest of any axis, `pixels` those
     of one output plane. None for `pixels` is a size that is not known yet: rows with a limit on it do not fit. `last`:
     channels lie last in memory.
     """
-    for row in TABLES.get(dtype, ()):
+    for row in (TRANSPOSED if transposed else TABLES).get(dtype, ()):
         columns = (
             (row.inputs, inputs),
             (row.outputs, outputs),
