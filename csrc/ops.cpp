@@ -25,6 +25,7 @@ void parallel(int64_t items, int64_t grain, const atrous::Body& body) {
 }
 
 Tensor checked(const char* op, const char* name, const Tensor& tensor, ScalarType type) {
+  STD_TORCH_CHECK(tensor.is_cpu(), op, ": ", name, ": expected to be on the CPU, as the input");
   STD_TORCH_CHECK(tensor.scalar_type() == type, op, ": ", name, ": expected ",
                   type == ScalarType::Int ? "int32" : "the input's dtype");
   return tensor;

@@ -5,7 +5,7 @@
 
 #include "element.h"
 
-// Whether the address sanitizer is on: it does not look into masked loads and stores, so those are done float by float.
+// Whether the address sanitizer is on: it does not look into masked loads and stores, so those are done one by one.
 #if defined(__SANITIZE_ADDRESS__)
 #define ATROUS_ASAN 1
 #elif defined(__has_feature)

@@ -84,7 +84,7 @@ inline __m256 widened(__m128i bits, BFloat16) {
 inline __m512 widened(__m256i bits, Float16) { return _mm512_cvtph_ps(bits); }
 inline __m256 widened(__m128i bits, Float16) { return _mm256_cvtph_ps(bits); }
 
-// To the nearest, ties to even: `narrow` of every lane.
+// To the nearest, ties to even, as `narrow`.
 inline __m256i narrowed(__m512 value, BFloat16) {
   const __m512i bits = _mm512_castps_si512(value), one = _mm512_set1_epi32(1);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
@@ -202,7 +202,7 @@ struct FullShorts : Avx512<T, 16> {
   using typename Avx512<T, 16>::V;
   static void copy_even(const T* from, T* to, int64_t n) {
     const auto pairs = load_bits(from, 2 * n - 1);
-    store_bits(to, n, _mm512_castsi256_si512(_mm512_cvtepi32_epi16(pairs)));
+    store_bits(to, n < 16 ? n : 16, _mm512_castsi256_si512(_mm512_cvtepi32_epi16(pairs)));
   }
   static void store_woven(T* at, int64_t n, V a, V b) {
     const __m512i low = _mm512_cvtepu16_epi32(narrowed(a, T{})), high = _mm512_cvtepu16_epi32(narrowed(b, T{}));

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "work.h"
@@ -124,14 +125,16 @@ void tap_conv_weight(const Problem& p, const T* grad, const T* input, T* weight_
   parallel(call.jobs, grain_of(p, call.jobs), [&](int64_t begin, int64_t end) { call.run(begin, end); });
   parallel(channels, 1 + kGrain / (call.chunks * list), [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {
+      bool finite = true;
       for (int64_t k = o * list; k < (o + 1) * list; ++k) {
         Wide<T> total = 0;
         for (int64_t chunk = 0; chunk < call.chunks; ++chunk) {
           total += call.partial[static_cast<size_t>(chunk * channels * list + k)];
         }
         weight_grad[k] = narrow<T>(total);
+        finite &= std::isfinite(total);
       }
-      if (!all_finite(weight_grad + o * list, list)) exact::tap_conv_weight(p, o, grad, input, weight_grad);
+      if (!finite) exact::tap_conv_weight(p, o, grad, input, weight_grad);
     }
   });
 }

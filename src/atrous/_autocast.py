@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 CONVERTED = (torch.float32, torch.float16, torch.bfloat16)
@@ -43,4 +45,17 @@ def converted(tensor: torch.Tensor) -> torch.Tensor:
         ...     converted(torch.ones(1)).dtype
         torch.bfloat16
     """
-    return tensor.to(computed_dtype(tensor))
+    dtype = computed_dtype(tensor)
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
+def outside(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast is off where `tensor` lies.
+
+    Example:
+        >>> x = torch.zeros(1)
+        >>> with torch.autocast("cpu", torch.bfloat16), outside(x):
+        ...     autocasts(x)
+        False
+    """
+    return torch.autocast(tensor.device.type, enabled=False) if autocasts(tensor) else nullcontext()

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
 
 from atrous._autocast import computed_dtype
 from atrous._backends import aten, cpu, reference, table
@@ -95,7 +94,7 @@ def choose_conv(
         found = _look_up(computed_dtype(input), geometry, per_group, outputs // groups, None, True, last)
         return _widened(found, input, geometry)
     pixels = math.prod(output_size)
-    one = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    one = _transforms() or forward_ad._current_level >= 0
     known = pixels if type(pixels) is int else None
     columns = computed_dtype(input), geometry, per_group, outputs // groups, known, one, last
     try:
@@ -129,7 +128,7 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
 
 def unwatched(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
     """Return whether the tensors alone decide how a call runs: eager and plain, on a CPU, in the dtype they have."""
-    if is_compiling():
+    if torch.compiler.is_compiling():
         return False
     for tensor in (input, weight) if bias is None else (input, weight, bias):
         if type(tensor) not in _PLAIN or tensor.dtype is not input.dtype or tensor.layout is not torch.strided:

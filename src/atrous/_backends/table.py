@@ -158,7 +158,7 @@ BFLOAT16 = (
 """The rows of bfloat16."""
 
 TABLES = {torch.float32: FLOAT32, torch.float16: FLOAT32, torch.float64: FLOAT64, torch.bfloat16: BFLOAT16}
-"""The rows by dtype. float16 has those of float32, in which torch's half runs (`aten.widens`)."""
+"""The rows by dtype. float16 has those of float32, in which torch's half runs on most processors (`aten.widens`)."""
 
 UP_TO_2, UP_TO_4, UP_TO_8 = (
     f"taps are faster for transposed convolutions of up to {most} channels in a group" for most in (2, 4, 8)

@@ -33,10 +33,23 @@ def conv(
 
     `output_size` is P, or None to work it out.
     """
-    forward, backward, _ = route
-    if "cpu" in (forward, backward):
+    if "cpu" in route[:2]:
         # Torch's operators convert by themselves; taps have one dtype, which their derivatives keep.
         input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
+    return _along(input, weight, bias, geometry, groups, output_size, route)
+
+
+def _along(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: Geometry,
+    groups: int,
+    output_size: Sequence[int] | None,
+    route: Route,
+) -> torch.Tensor:
+    """Run `conv` of tensors that autocast would leave alone."""
+    forward, backward, _ = route
     if forward != backward and taps.recorded(input, weight, bias):
         result: torch.Tensor = _Mixed.apply(  # type: ignore[no-untyped-call]
             input, weight, bias, geometry, groups, output_size, route
@@ -52,7 +65,7 @@ def prepare(
     forward, backward, _ = route
 
     def run(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return conv(input, weight, bias, geometry, groups, output_size, route)
+        return _along(input, weight, bias, geometry, groups, output_size, route)
 
     if forward == "aten" and geometry.symmetric and not aten.widening(dtype, geometry):
         convolve, padding = aten.CONV[geometry.ndim], tuple(before for before, _ in geometry.padding)

@@ -214,9 +214,9 @@ def _prospect(module: Any) -> Prospect:
     options = module.kernel_size, module.stride, module.padding, module.dilation
     geometry = Geometry.resolve(*options, ndim=len(module.kernel_size))
     find = prospect_transpose if module.transposed else prospect
-    return find(
-        module.weight.dtype, geometry, module.in_channels // module.groups, module.out_channels // module.groups
-    )
+    # Not of `module.weight`: to ask a parametrization for it may change its state.
+    dtype = next((one.dtype for one in module.parameters()), torch.get_default_dtype())
+    return find(dtype, geometry, module.in_channels // module.groups, module.out_channels // module.groups)
 
 
 def _become(module: torch.nn.Module, cls: type) -> None:

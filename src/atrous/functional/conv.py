@@ -22,9 +22,9 @@ from atrous.functional.routes import note
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 # In the middle of a network everything that a call looks at comes from memory: checks and choices that take 60 us in a
-# loop of one layer take 300. So calls that look alike go straight to what the first of them found.
+# loop of one layer take 300. So batches that look alike go straight to what the first of them found.
 _ready: dict[Any, Callable[..., torch.Tensor]] = {}
-_MOST_READY = 4096
+_MOST_READY = 1024
 
 
 def conv1d(
@@ -221,11 +221,11 @@ def _conv(
     backend: str | None,
 ) -> torch.Tensor:
     call = None
-    if unwatched(input, weight, bias):
+    if padding_mode == "zeros" and input.ndim == ndim + 2 and unwatched(input, weight, bias):
         # All that checks and choices read of such a call, in types that are equal only where they mean the same.
         options = plain("stride", stride), plain("padding", padding), plain("dilation", dilation)
         layouts = input.shape, input.stride(), weight.shape, weight.stride(), None if bias is None else bias.shape
-        call = ndim, input.dtype, layouts, options, groups, type(groups), padding_mode, backend
+        call = ndim, input.dtype, layouts, options, groups, type(groups), backend
         try:
             run = _ready.get(call)
         except TypeError:  # a size that a tracer leaves free has no hash
@@ -247,7 +247,7 @@ def _conv(
         _refuse_extent(ndim, batched, geometry)
     route = choose_conv(batched, weight, geometry, groups, output_size, backend)
     note(f"conv{ndim}d", batched, weight, route)
-    if call is not None and batched is input:
+    if call is not None:
         if len(_ready) >= _MOST_READY:
             _ready.clear()
         _ready[call] = prepare(input.dtype, geometry, groups, output_size, route)

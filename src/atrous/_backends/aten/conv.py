@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from atrous._autocast import computed_dtype
+from atrous._autocast import computed_dtype, converted, outside
 from atrous._geometry import Geometry
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -20,11 +20,10 @@ def conv(
 ) -> torch.Tensor:
     """Run the reference's `conv` through `torch.nn.functional.conv{1,2,3}d`."""
     if widens(input, geometry):
-        dtype = computed_dtype(input)
+        low, wide = _wide(input, weight, bias)
         # Autocast would take it back, and a cast keeps the layout.
-        with torch.autocast("cpu", enabled=False):
-            wide = None if bias is None else bias.float()
-            return conv(input.float(), weight.float(), wide, geometry, groups).to(dtype)
+        with outside(input):
+            return conv(*wide, geometry, groups).to(low)
     input, shared = _pad(input, geometry)
     convolve = CONV[geometry.ndim]
     return convolve(input, weight, bias, geometry.stride, shared, geometry.dilation, groups)
@@ -40,11 +39,9 @@ def conv_transpose(
 ) -> torch.Tensor:
     """Run the reference's `conv_transpose`, padded alike on both sides, through torch's own."""
     if widens(input, geometry):
-        dtype = computed_dtype(input)
-        with torch.autocast("cpu", enabled=False):
-            wide = None if bias is None else bias.float()
-            result = conv_transpose(input.float(), weight.float(), wide, geometry, groups, output_padding)
-            return result.to(dtype)
+        low, wide = _wide(input, weight, bias)
+        with outside(input):
+            return conv_transpose(*wide, geometry, groups, output_padding).to(low)
     padding = tuple(before for before, _ in geometry.padding)
     spread = _CONV_TRANSPOSE[geometry.ndim]
     return spread(input, weight, bias, geometry.stride, padding, output_padding, groups, geometry.dilation)
@@ -60,7 +57,8 @@ def conv_gradients(
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients of `conv` in input, weight and bias, None where not wanted; differentiable."""
     if widens(input, geometry):
-        wide = conv_gradients(grad.float(), input.float(), weight.float(), geometry, groups, wanted)
+        with outside(input):
+            wide = conv_gradients(grad.float(), input.float(), weight.float(), geometry, groups, wanted)
         return tuple(None if one is None else one.to(input.dtype) for one in wide)
     padded, shared = _pad(input, geometry)
     none = (0,) * geometry.ndim
@@ -88,9 +86,18 @@ def widening(dtype: torch.dtype, geometry: Geometry) -> str | None:
     """
     if dtype == torch.bfloat16 and (geometry.ndim > 2 or max(*geometry.stride, *geometry.dilation) > 1):
         return "torch is wrong in bfloat16"
-    if dtype == torch.float16 and _SLOW_IN_FLOAT16:
+    # An exported program may run on another processor.
+    if dtype == torch.float16 and _SLOW_IN_FLOAT16 and not torch.compiler.is_exporting():
         return "torch is slow in float16 on this processor"
     return None
+
+
+def _wide(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> tuple[torch.dtype, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    """Return the dtype of a convolution, and its tensors, rounded to it, in float32."""
+    input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
+    return input.dtype, (input.float(), weight.float(), bias if bias is None else bias.float())
 
 
 def _pad(input: torch.Tensor, geometry: Geometry) -> tuple[torch.Tensor, tuple[int, ...]]:

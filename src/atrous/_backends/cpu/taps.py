@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-"""What they run; all tensors of floats of one call have one of them, and 16 bits are summed in float32."""
+"""What they run: one dtype in a call, but for the offsets. 16 bits are summed in float32."""
 
 
 def tap_conv(

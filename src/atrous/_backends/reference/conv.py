@@ -23,7 +23,7 @@ def conv(
 
     Sums in float32 below float32, and rounds once.
     """
-    input, weight = converted(input), converted(weight)
+    input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
     return rounded_once(lambda x, w: _sum_of_taps(x, w, geometry, groups), input, weight, bias)
 
 
@@ -40,7 +40,7 @@ def conv_transpose(
     The adjoint of `conv` in its input, with a bias. Sums in float32 below float32, and rounds once.
     """
     size = geometry.transposed_size(input.shape[2:], output_padding)
-    input, weight = converted(input), converted(weight)
+    input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
     return rounded_once(lambda x, w: _spread(x, w, geometry, groups, size), input, weight, bias)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 
-from atrous._autocast import autocasts
+from atrous._autocast import outside
 
 
 def rounded_once(
@@ -20,10 +19,10 @@ def rounded_once(
 
     What is smaller than float32 is summed in float32; autocast is off, so that no product in `total` is lowered.
     """
-    dtype, device = first.dtype, first.device.type
+    dtype = first.dtype
     if dtype in (torch.float16, torch.bfloat16):
         first, second = first.float(), second.float()
-    with torch.autocast(device, enabled=False) if autocasts(first) else nullcontext():
+    with outside(first):
         result = total(first, second)
     if bias is not None:
         result = result + bias.to(result.dtype).view(-1, *[1] * (result.ndim - 2))
