@@ -49,6 +49,19 @@ def converted(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
+def all_converted(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return the tensors of a convolution as autocast gives them to it.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     [None if t is None else t.dtype for t in all_converted(torch.ones(1), torch.ones(1), None)]
+        [torch.bfloat16, torch.bfloat16, None]
+    """
+    return converted(input), converted(weight), None if bias is None else converted(bias)
+
+
 def outside(tensor: torch.Tensor) -> AbstractContextManager[object]:
     """Return a context in which autocast is off where `tensor` lies.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from atrous._autocast import converted
+from atrous._autocast import all_converted
 from atrous._backends import Route, aten, implementation
 from atrous._geometry import Geometry
 from atrous._ops import tap_conv as taps
@@ -35,7 +35,7 @@ def conv(
     """
     if "cpu" in route[:2]:
         # Torch's operators convert by themselves; taps have one dtype, which their derivatives keep.
-        input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
+        input, weight, bias = all_converted(input, weight, bias)
     return _along(input, weight, bias, geometry, groups, output_size, route)
 
 
@@ -104,7 +104,7 @@ def conv_transpose(
     """Spread `input` (B, C, *S) by `weight` (C, D/groups, *K) to (B, D, *P), differentiable to every order."""
     if name != "cpu":
         return implementation("conv_transpose", name)(input, weight, bias, geometry, groups, output_padding)
-    input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
+    input, weight, bias = all_converted(input, weight, bias)
     size = geometry.transposed_size(input.shape[2:], output_padding)
     # The taps of the convolution whose input gradient this is, seen from the other side.
     weight, offsets = taps.exchange(weight, groups), _offsets(geometry, input.device).neg()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from atrous._autocast import computed_dtype, converted, outside
+from atrous._autocast import all_converted, computed_dtype, outside
 from atrous._geometry import Geometry
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -96,7 +96,7 @@ def _wide(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> tuple[torch.dtype, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
     """Return the dtype of a convolution, and its tensors, rounded to it, in float32."""
-    input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
+    input, weight, bias = all_converted(input, weight, bias)
     return input.dtype, (input.float(), weight.float(), bias if bias is None else bias.float())
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from atrous._autocast import converted
+from atrous._autocast import all_converted
 from atrous._backends.reference.precision import rounded_once
 from atrous._geometry import Geometry
 
@@ -23,7 +23,7 @@ def conv(
 
     Sums in float32 below float32, and rounds once.
     """
-    input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
+    input, weight, bias = all_converted(input, weight, bias)
     return rounded_once(lambda x, w: _sum_of_taps(x, w, geometry, groups), input, weight, bias)
 
 
@@ -40,7 +40,7 @@ def conv_transpose(
     The adjoint of `conv` in its input, with a bias. Sums in float32 below float32, and rounds once.
     """
     size = geometry.transposed_size(input.shape[2:], output_padding)
-    input, weight, bias = converted(input), converted(weight), bias if bias is None else converted(bias)
+    input, weight, bias = all_converted(input, weight, bias)
     return rounded_once(lambda x, w: _spread(x, w, geometry, groups, size), input, weight, bias)
 
 
