@@ -181,11 +181,14 @@ struct Half : Avx512<T, kLanes<T> / 2> {};
 
 template <>
 struct Full<float> : Avx512<float, 16> {
+  // Every second float of those whose bit is set.
+  static V load_even(const float* at, uint32_t floats) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(load(at, Mask{floats & kAll}), even, load(at + L, Mask{floats >> L}));
+  }
   // The first n of every second float; the row ends before its last pair is whole.
   static void copy_even(const float* from, float* to, int64_t n) {
-    const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const V low = load_first(from, first(2 * n - 1)), high = load_first(from + L, first(2 * n - 1 - L));
-    store_first(to, first(n), _mm512_permutex2var_ps(low, index, high));
+    store_first(to, first(n), load_even(from, n < L ? (1u << (2 * n - 1)) - 1 : ~0u >> 1));
   }
   // The first n floats of a0 b0 a1 b1 ...
   static void store_woven(float* at, int64_t n, V a, V b) {
@@ -196,13 +199,18 @@ struct Full<float> : Avx512<float, 16> {
   }
 };
 
-// Pairs of 16 bits are the halves of 32.
+// Pairs of 16 bits are the halves of 32; these are the lower ones.
+inline __m512 widened_lower(__m512i pairs, BFloat16) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+inline __m512 widened_lower(__m512i pairs, Float16) { return widened(_mm512_cvtepi32_epi16(pairs), Float16{}); }
+inline __m256 widened_lower(__m256i pairs, BFloat16) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
+inline __m256 widened_lower(__m256i pairs, Float16) { return widened(_mm256_cvtepi32_epi16(pairs), Float16{}); }
+
 template <class T>
 struct FullShorts : Avx512<T, 16> {
   using typename Avx512<T, 16>::V;
+  static V load_even(const T* at, uint32_t elements) { return widened_lower(load_bits(at, elements), T{}); }
   static void copy_even(const T* from, T* to, int64_t n) {
-    const auto pairs = load_bits(from, 2 * n - 1);
-    store_bits(to, n < 16 ? n : 16, _mm512_castsi256_si512(_mm512_cvtepi32_epi16(pairs)));
+    store_bits(to, n < 16 ? n : 16, _mm512_castsi256_si512(_mm512_cvtepi32_epi16(load_bits(from, some(2 * n - 1)))));
   }
   static void store_woven(T* at, int64_t n, V a, V b) {
     const __m512i low = _mm512_cvtepu16_epi32(narrowed(a, T{})), high = _mm512_cvtepu16_epi32(narrowed(b, T{}));
@@ -212,13 +220,15 @@ struct FullShorts : Avx512<T, 16> {
  private:
   // The first n of 32.
   static __mmask32 some(int64_t n) { return n >= 32 ? ~0u : (1u << n) - 1; }
-  static __m512i load_bits(const T* at, int64_t n) {
+  static __m512i load_bits(const T* at, __mmask32 elements) {
 #if defined(ATROUS_ASAN)
     T part[32] = {};
-    for (int64_t i = 0; i < n && i < 32; ++i) part[i] = at[i];
+    for (int i = 0; i < 32; ++i) {
+      if (elements >> i & 1) part[i] = at[i];
+    }
     at = part;
 #endif
-    return _mm512_maskz_loadu_epi16(some(n), at);
+    return _mm512_maskz_loadu_epi16(elements, at);
   }
   static void store_bits(T* at, int64_t n, __m512i bits) {
 #if defined(ATROUS_ASAN)
@@ -239,6 +249,16 @@ struct Full<Float16> : FullShorts<Float16> {};
 template <class T>
 struct HalfShorts : Avx512<T, 8> {
   using typename Avx512<T, 8>::V;
+  static V load_even(const T* at, uint32_t elements) {
+#if defined(ATROUS_ASAN)
+    T part[16] = {};
+    for (int i = 0; i < 16; ++i) {
+      if (elements >> i & 1) part[i] = at[i];
+    }
+    at = part;
+#endif
+    return widened_lower(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(elements), at), T{});
+  }
   static void store_woven(T* at, int64_t n, V a, V b) {
     Full<T>::store_woven(at, n < 16 ? n : 16, _mm512_castps256_ps512(a), _mm512_castps256_ps512(b));
   }
@@ -263,44 +283,32 @@ struct Full<double> : Avx512<double, 8> {
 
 template <>
 struct Half<float> : Avx512<float, 8> {
+  static V load_even(const float* at, uint32_t floats) {
+    const __m512 both = Full<float>::load(at, Full<float>::Mask{floats});
+    return __builtin_shufflevector(both, both, 0, 2, 4, 6, 8, 10, 12, 14);
+  }
   static void store_woven(float* at, int64_t n, V a, V b) {
     Full<float>::store_first(at, Full<float>::first(n),
                              __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
   }
 };
 
-// The same with sources of which every second float counts, read where they lie. The one after the last may lie
+// The same with sources of which every second element counts, read where they lie. The one after the last may lie
 // outside.
-struct FullSecond : Full<float> {
+template <class S>
+struct Second : S {
   static constexpr int kStep = 2;
   struct Mask {
-    uint32_t floats;
+    uint32_t elements;
   };
-  static Mask all() { return {0x7fffffff}; }
+  static Mask all() { return between(0, S::L); }
   static Mask between(int64_t begin, int64_t end) {
-    const uint64_t low = begin <= 0 ? 0 : begin >= L ? ~0ull : (1ull << 2 * begin) - 1;
-    const uint64_t high = end >= L ? 0x7fffffff : end <= 0 ? 0 : (1ull << (2 * end - 1)) - 1;
+    const uint64_t low = begin <= 0 ? 0 : begin >= S::L ? ~0ull : (1ull << 2 * begin) - 1;
+    const uint64_t high = end <= 0 ? 0 : (1ull << (2 * (end < S::L ? end : S::L) - 1)) - 1;
     return {static_cast<uint32_t>(high & ~low)};
   }
-  using Full<float>::load;
-  static V load(const float* at, Mask mask) {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return _mm512_permutex2var_ps(load(at, First{mask.floats & kAll}), even, load(at + L, First{mask.floats >> L}));
-  }
-};
-
-struct HalfSecond : Half<float> {
-  static constexpr int kStep = 2;
-  struct Mask {
-    uint32_t floats;
-  };
-  static Mask all() { return {0x7fff}; }
-  static Mask between(int64_t begin, int64_t end) { return {FullSecond::between(begin, end > L ? L : end).floats}; }
-  using Half<float>::load;
-  static V load(const float* at, Mask mask) {
-    const __m512 both = Full<float>::load(at, Full<float>::Mask{mask.floats});
-    return __builtin_shufflevector(both, both, 0, 2, 4, 6, 8, 10, 12, 14);
-  }
+  using S::load;
+  static typename S::V load(const typename S::T* at, Mask mask) { return S::load_even(at, mask.elements); }
 };
 
 template <class S>
@@ -327,15 +335,6 @@ Kernels<T> single_vectors() {
   return k;
 }
 
-template <class T>
-const Kernels<T>* every_second(const Kernels<T>&) {
-  return nullptr;
-}
-[[maybe_unused]] const Kernels<float>* every_second(const Kernels<float>&) {
-  static const Kernels<float> second = single_vectors<FullSecond, HalfSecond>();
-  return &second;
-}
-
 }  // namespace
 
 template <class T>
@@ -353,8 +352,11 @@ const Kernels<T>* kernels_avx512() {
     add_rows<S>(k);
     k.masks = true;
     k.by_column = &by_column;
-    k.second_columns = every_second(k);
-    k.second = k.second_columns != nullptr;
+    if constexpr (requires { S::load_even(nullptr, 0); }) {
+      static const Kernels<T> second = single_vectors<Second<S>, Second<Half<T>>>();
+      k.second_columns = &second;
+      k.second = true;
+    }
     return k;
   }();
   return &kernels;
