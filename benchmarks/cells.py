@@ -228,6 +228,7 @@ t-2to2-4x64x28-k4-d1-s2 t-4to4-4x64x28-k4-d1-s2 t-4to4-4x64x28-k2-d1-s2 t-4to4-4
 t-8to8-4x64x28-k4-d1-s2 t-8to8-4x64x28-k2-d1-s2 t-8to8-4x64x56-k3-d1 t-8to8-4x64x56-k3-d2
 t-16to16-4x64x28-k4-d1-s2 t-16to16-4x16x28-k4-d1-s2 t-16to16-4x64x28-k2-d1-s2
 t-64to3-4x64x32-k4-d1-s2 t-3to64-4x3x32-k4-d1-s2 t-64to64-4x64x14-k4-d1-s2
+t-3to32-4x3x32-k4-d1-s2 t-1to64-8x1x56-k4-d1-s2 t-3to64-8x3x56-k3-d1 t-4to64-8x4x56-k3-d2 t-8to64-8x8x32-k4-d1-s2
 
 t-3d-4x32x12-k4-d1-s2 t-3d-2x32x24-k3-d1 t-3d-2to2-2x32x12-k2-d1-s2
 t-3d-4to4-2x32x12-k4-d1-s2 t-3d-4to4-2x32x12-k2-d1-s2 t-3d-4to4-2x32x16-k3-d1

@@ -163,10 +163,17 @@ TABLES = {torch.float32: FLOAT32, torch.float16: FLOAT32, torch.float64: FLOAT64
 UP_TO_2, UP_TO_4, UP_TO_8 = (
     f"taps are faster for transposed convolutions of up to {most} channels in a group" for most in (2, 4, 8)
 )
+FEW_TO_MANY = "taps are faster for transposed convolutions of few channels in and many out"
 
 TRANSPOSED_FLOAT32 = (
     Row("cpu", "cpu", UP_TO_4, "t-1d-4to4-4x64x1000-k4-d1-s2", ndim=1, inputs=(1, 4), outputs=(1, 4)),
     Row("cpu", "cpu", UP_TO_4, "t-8x96x28-k4-d1-s2", ndim=2, inputs=(1, 4), outputs=(1, 4), taps=ANY),
+    Row("cpu", "cpu", FEW_TO_MANY, "t-3to64-8x3x56-k3-d1",
+        ndim=2, inputs=(1, 4), outputs=(16, 64), taps=(9, 25), stride=ONE),
+    Row("cpu", "cpu", FEW_TO_MANY + ", strided", "t-3to32-4x3x32-k4-d1-s2",
+        ndim=2, inputs=(2, 3), outputs=(16, 32), taps=(9, 25), stride=(2, 2)),
+    Row("cpu", "cpu", "taps are faster for transposed convolutions of one channel in and many out, strided",
+        "t-1to64-8x1x56-k4-d1-s2", ndim=2, inputs=ONE, outputs=(16, 64), taps=(9, 25), stride=(2, 2)),
     Row("cpu", "cpu", UP_TO_2, "t-3d-2to2-2x32x12-k2-d1-s2", ndim=3, inputs=(1, 2), outputs=(1, 2)),
     Row("cpu", "cpu", UP_TO_4, "t-3d-4to4-2x32x12-k4-d1-s2", ndim=3, inputs=(1, 4), outputs=(1, 4), taps=(9, None)),
 )  # fmt: skip
@@ -177,6 +184,7 @@ TRANSPOSED_FLOAT64 = (
     Row("cpu", "cpu", UP_TO_8, "t-8to8-4x64x28-k4-d1-s2-f64", ndim=2, inputs=FEW, outputs=FEW, taps=ANY),
     Row("cpu", "cpu", "taps are faster for transposed convolutions of up to 16 channels in a group",
         "t-16to16-4x64x28-k4-d1-s2-f64", ndim=2, inputs=(1, 16), outputs=(1, 16), taps=(9, None)),
+    Row("cpu", "cpu", FEW_TO_MANY, "t-3to64-4x3x32-k4-d1-s2-f64", ndim=2, inputs=FEW, outputs=(17, 128), taps=(9, 64)),
     Row("cpu", "cpu", UP_TO_2, "t-3d-2to2-2x32x12-k2-d1-s2-f64", ndim=3, inputs=(1, 2), outputs=(1, 2)),
     Row("cpu", "cpu", UP_TO_8, "t-3d-8to8-2x32x12-k4-d1-s2-f64", ndim=3, inputs=FEW, outputs=FEW, taps=(9, None)),
 )  # fmt: skip
@@ -187,6 +195,12 @@ TRANSPOSED_BFLOAT16 = (
     Row("cpu", "cpu", UP_TO_4, "t-4to4-4x64x28-k4-d1-s2-bf16", ndim=2, inputs=(1, 4), outputs=(1, 4), taps=ANY),
     Row("cpu", "cpu", "taps are faster for dilated transposed convolutions of up to 8 channels in a group",
         "t-8to8-4x64x56-k3-d2-bf16", ndim=2, inputs=FEW, outputs=FEW, dilation=MORE_THAN_ONE),
+    Row("cpu", "cpu", FEW_TO_MANY + ", strided", "t-3to64-4x3x32-k4-d1-s2-bf16",
+        ndim=2, inputs=(1, 4), outputs=(16, 64), taps=(4, 25), stride=(2, 2)),
+    Row("cpu", "cpu", FEW_TO_MANY + ", dilated", "t-4to64-8x4x56-k3-d2-bf16",
+        ndim=2, inputs=(1, 4), outputs=(16, 64), taps=(9, 25), dilation=MORE_THAN_ONE, stride=ONE),
+    Row("cpu", "cpu", FEW_TO_MANY, "t-3to64-8x3x56-k3-d1-bf16",
+        ndim=2, inputs=(1, 3), outputs=(16, 64), taps=(9, 25), stride=ONE),
     Row("cpu", "cpu", UP_TO_4, "t-3d-4to4-2x32x12-k4-d1-s2-bf16", ndim=3, inputs=(1, 4), outputs=(1, 4)),
 )  # fmt: skip
 """The rows of transposed convolutions in bfloat16."""
