@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from torch.autograd import forward_ad
 
 from atrous._autocast import computed_dtype
 from atrous._backends import aten, cpu, reference, table
 from atrous._errors import BackendError
 from atrous._geometry import Geometry
+from atrous._watch import PLAIN, transformed
 
 _BACKENDS = {"reference": reference, "aten": aten, "cpu": cpu}
 
@@ -26,13 +26,6 @@ NAMES = {
     "tap_conv": ("cpu", "reference"),
 }
 """The names that `backend=` accepts for an operation; where no table decides, the first that can run an input does."""
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-
-# Bound once: in the middle of a network each look into a module costs a miss of the caches.
-_transforms = torch._C._are_functorch_transforms_active
-_modes = torch._C._len_torch_dispatch_stack
-_tracing = torch._C._is_tracing
 
 
 class Route(NamedTuple):
@@ -94,7 +87,7 @@ def choose_conv(
         found = _look_up(computed_dtype(input), geometry, per_group, outputs // groups, None, True, last)
         return _widened(found, input, geometry)
     pixels = math.prod(output_size)
-    one = _transforms() or forward_ad._current_level >= 0
+    one = transformed()
     known = pixels if type(pixels) is int else None
     columns = computed_dtype(input), geometry, per_group, outputs // groups, known, one, last
     try:
@@ -124,24 +117,6 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
         return choose(operation, input, weight, ndim, backend)
     reason = _refusal(operation, "cpu", input, weight, ndim) or _reservation(operation, "cpu", input, weight)
     return Route("aten", "aten", f"'cpu' {reason}") if reason else None
-
-
-def unwatched(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Return whether the tensors alone decide how a call runs: eager and plain, on a CPU, in the dtype they have."""
-    if torch.compiler.is_compiling():
-        return False
-    for tensor in (input, weight) if bias is None else (input, weight, bias):
-        if type(tensor) not in _PLAIN or tensor.dtype is not input.dtype or tensor.layout is not torch.strided:
-            return False
-    return (
-        input.is_cpu
-        and input.dtype in cpu.DTYPES
-        and not _transforms()
-        and forward_ad._current_level < 0
-        and not _modes()
-        and not _tracing()
-        and not torch.is_autocast_enabled("cpu")
-    )
 
 
 class Prospect(NamedTuple):
@@ -243,7 +218,7 @@ def _refusal(operation: str, name: str, input: torch.Tensor, weight: torch.Tenso
 
 def _unlike_plain(*tensors: torch.Tensor) -> str | None:
     for tensor in tensors:
-        if type(tensor) not in _PLAIN:
+        if type(tensor) not in PLAIN:
             # A fake tensor stands for a plain one while its mode is on; later it mixes with no real one.
             mode = getattr(tensor, "fake_mode", None)
             if mode is None or mode is not torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE):

@@ -16,6 +16,7 @@ from atrous._autocast import all_converted
 from atrous._backends import Route, aten, implementation
 from atrous._geometry import Geometry
 from atrous._ops import tap_conv as taps
+from atrous._watch import recorded
 
 _LARGEST = 2**31 - 1
 
@@ -50,7 +51,7 @@ def _along(
 ) -> torch.Tensor:
     """Run `conv` of tensors that autocast would leave alone."""
     forward, backward, _ = route
-    if forward != backward and taps.recorded(input, weight, bias):
+    if forward != backward and recorded(input, weight, bias):
         result: torch.Tensor = _Mixed.apply(  # type: ignore[no-untyped-call]
             input, weight, bias, geometry, groups, output_size, route
         )

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from atrous._autocast import autocasts
 from atrous._backends import cpu
+from atrous._watch import recorded
 
 _LARGEST = 2**31 - 1
 
@@ -68,13 +69,6 @@ def tap_conv_weight(
     run = _TapConvWeight.apply if recorded(grad, input) else _TapConvWeight.forward
     result: torch.Tensor = run(*arguments)
     return result
-
-
-def recorded(*tensors: torch.Tensor | None) -> bool:
-    """Return whether anyone follows this call; a Function that nobody needs costs more than a small convolution."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return True
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 class _TapConv(torch.autograd.Function):

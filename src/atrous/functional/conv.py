@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import torch
 import torch.nn.functional as F
 
-from atrous._backends import choose, choose_conv, unwatched
+from atrous._backends import choose, choose_conv
 from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, plain
 from atrous._ops import implementation
 from atrous._ops.conv import conv, prepare
+from atrous._watch import unwatched
 from atrous.functional._check import check_bias, check_dtypes, check_input, resolve
 from atrous.functional.routes import note
 

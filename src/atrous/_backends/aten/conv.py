@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from atrous._autocast import all_converted, computed_dtype, outside
+from atrous._backends.aten.columns import conv_by_columns, prefers_columns
 from atrous._geometry import Geometry
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -20,9 +21,12 @@ def conv(
 ) -> torch.Tensor:
     """Run the reference's `conv` through `torch.nn.functional.conv{1,2,3}d`."""
     if widens(input, geometry):
-        low, wide = _wide(input, weight, bias)
         # Autocast would take it back, and a cast keeps the layout.
+        tensors = all_converted(input, weight, bias)
         with outside(input):
+            if prefers_columns(*tensors, groups):
+                return conv_by_columns(*tensors, geometry)
+            low, wide = _wide(*tensors)
             return conv(*wide, geometry, groups).to(low)
     input, shared = _pad(input, geometry)
     convolve = CONV[geometry.ndim]
