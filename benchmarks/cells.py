@@ -186,6 +186,7 @@ _ROUTES = """
 1d-8to8-4x8x4096-k3-d1 1d-8to8-4x8x4096-k3-d2 1d-8to8-4x8x4096-k3-d1-s2 1d-16to16-4x16x4096-k3-d1
 1d-4to32-4x4x4096-k3-d2 1d-4to32-4x4x4096-k3-d1 1d-8to64-4x8x4096-k3-d2
 1d-64to4-4x64x4096-k3-d2 1d-64to4-4x64x4096-k3-d1 1d-64to8-4x64x4096-k3-d2
+1d-32to32-8x32x4000-k7-d16 1d-64to64-1x64x16000-k3-d64
 
 8x96x56-k7-d4 8x96x56-k7-d1 8x96x56-k1-d1
 8to8-4x96x56-k3-d2 8to16-4x32x56-k3-d2
@@ -200,6 +201,7 @@ _ROUTES = """
 8to8-8x256x28-k3-d2-s2 8to8-8x256x28-k3-d1-s2 8to8-8x64x56-k3-d2-s2
 16to16-8x256x28-k3-d2-s2 16to16-8x256x28-k3-d1-s2
 3to64-1x3x224-k7-d1-s2 3to64-1x3x224-k7-d2-s2 3to64-8x3x28-k7-d1-s2 3to128-1x3x112-k7-d1-s2
+96to192-8x96x56-k2-d1-s2 64to128-4x64x56-k3-d1-s2 256to256-2x256x28-k3-d2
 
 1x576x28-k3-d2-last 1x960x28-k3-d1-last 8x96x56-k3-d1-last 8x384x14-k3-d1-last 1x32x512-k3-d2-last
 8x96x56-k7-d4-last 8x96x56-k7-d1-last 8x96x56-k3-d8-last
@@ -213,10 +215,11 @@ _ROUTES = """
 3d-4x32x24-k3-d1 3d-4x32x24-k3-d2 3d-8to8-2x8x24-k3-d1 3d-16to16-2x16x16-k3-d1
 3d-2x32x24-k3-d2-s2 3d-2x32x24-k3-d1-s2
 3d-1to16-2x1x24-k3-d2 3d-1to16-2x1x24-k3-d1 3d-8to8-2x8x24-k3-d2-s2 3d-8to64-1x8x16-k3-d2
-3d-64to4-1x64x16x24x24-k3-d2 3d-64to4-1x64x16x24x24-k3-d1 3d-64to8-1x64x16x24x24-k3-d2
+3d-64to4-1x64x16x24x24-k3-d2 3d-64to4-1x64x16x24x24-k3-d1 3d-64to8-1x64x16x24x24-k3-d2 3d-64to64-1x64x16-k3-d1
 """
 """A line for every row of float32 in `atrous._backends.table`, in its order: the cell that the row names, the same at
-another dilation, and cells on either side of the row's limits. Other dtypes measure the same."""
+another dilation, and cells on either side of the row's limits. Other dtypes measure the same. The dense ones are of
+`atrous._backends.aten`: wide margins of one axis, and what bfloat16 must keep from torch."""
 
 _TRANSPOSED = """
 t-1d-4x256x500-k4-d1-s2 t-1d-4x256x500-k2-d1-s2 t-1d-4x256x500-k3-d1 t-1d-4x256x500-k3-d4

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from atrous import Geometry, explain, functional
 from atrous._backends import aten
+from atrous.testing import assert_within_budget
 
 CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 ATEN = {torch.conv1d, torch.conv2d, torch.conv3d}
@@ -222,3 +223,35 @@ def test_explain_says_it():
     with torch.autocast("cpu", torch.bfloat16):
         assert explain(functional.conv2d, x.float(), w.float(), dilation=2).endswith(because)
     assert "float32, as" not in explain(functional.conv2d, x, w)
+
+
+# What torch's operator gets in place of a margin of its own: kernel, whether gradients are wanted, channels, dilation.
+MARGINS = {
+    "copied": (5, True, 16, 16, True),
+    "copied where nothing is recorded": (3, False, 16, 16, True),
+    "gradients of few taps": (3, True, 16, 16, False),
+    "few channels": (5, False, 15, 16, False),
+    "many channels": (5, False, 129, 16, False),
+    "small dilation": (5, False, 16, 15, False),
+}
+
+
+@pytest.mark.parametrize(("kernel", "recorded", "channels", "dilation", "copied"), MARGINS.values(), ids=MARGINS)
+def test_wide_margins_of_one_axis(kernel, recorded, channels, dilation, copied, monkeypatch):
+    # Torch takes longer for them than a copy does; the copy is no other convolution.
+    seen = []
+    monkeypatch.setitem(aten.CONV, 1, lambda x, *rest: seen.append(x.shape[2]) or torch.conv1d(x, *rest))
+    leaves = [torch.randn(2, channels, 150), torch.randn(17, channels, kernel), torch.randn(17)]
+    leaves = [t.requires_grad_(recorded) for t in leaves]
+    wide = [t.detach().double().requires_grad_(recorded) for t in leaves]
+    margins = {"padding": ((40, 90),), "dilation": dilation}
+    result = functional.conv1d(*leaves, **margins, backend="aten")
+    assert seen == [150 + 130 if copied else 150 + 50]
+    plain = functional.conv1d(*leaves, **margins, backend="reference")
+    exact = functional.conv1d(*wide, **margins, backend="reference")
+    assert_within_budget(result.detach(), plain.detach(), exact.detach())
+    if recorded:
+        grad = torch.randn_like(plain)
+        found, own = (torch.autograd.grad(y, leaves, grad) for y in (result, plain))
+        for gradients in zip(found, own, torch.autograd.grad(exact, wide, grad.double()), strict=True):
+            assert_within_budget(*gradients, what="gradient")

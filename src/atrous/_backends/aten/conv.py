@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from atrous._autocast import all_converted, computed_dtype, outside
 from atrous._backends.aten.columns import conv_by_columns, prefers_columns
 from atrous._geometry import Geometry
+from atrous._watch import recorded
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -28,7 +29,8 @@ def conv(
                 return conv_by_columns(*tensors, geometry)
             low, wide = _wide(*tensors)
             return conv(*wide, geometry, groups).to(low)
-    input, shared = _pad(input, geometry)
+    first = _pads_quicker(input, weight, geometry)
+    input, shared = _pad(input, geometry, (0,) if first else _shared(geometry))
     convolve = CONV[geometry.ndim]
     return convolve(input, weight, bias, geometry.stride, shared, geometry.dilation, groups)
 
@@ -64,7 +66,7 @@ def conv_gradients(
         with outside(input):
             wide = conv_gradients(grad.float(), input.float(), weight.float(), geometry, groups, wanted)
         return tuple(None if one is None else one.to(input.dtype) for one in wide)
-    padded, shared = _pad(input, geometry)
+    padded, shared = _pad(input, geometry, _shared(geometry))
     none = (0,) * geometry.ndim
     options = (weight.shape[0],), geometry.stride, shared, geometry.dilation, False, none, groups, wanted
     found = torch.ops.aten.convolution_backward.default(grad, padded, weight, *options)
@@ -104,11 +106,37 @@ def _wide(
     return input.dtype, (input.float(), weight.float(), bias if bias is None else bias.float())
 
 
-def _pad(input: torch.Tensor, geometry: Geometry) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Return the input, padded by what torch's operator cannot, and what is left to the operator."""
-    # What both sides share is torch's own padding; only the rest needs a copy of the input.
-    shared = tuple(min(pair) for pair in geometry.padding)
-    if geometry.symmetric:
+def pads_slowly(geometry: Geometry) -> bool:
+    """Return whether torch may take longer for the padding of a convolution than a copy of its input does.
+
+    In one axis oneDNN leaves its fast path at dilations of 16 and more, unless nothing is padded.
+    """
+    return geometry.ndim == 1 and geometry.dilation[0] >= 16 and _shared(geometry) != (0,)
+
+
+def _pads_quicker(input: torch.Tensor, weight: torch.Tensor, geometry: Geometry) -> bool:
+    """Return whether padding the input first is quicker: 1.1 to 2.1 times, where measured (benchmarks/README.md).
+
+    Gradients gain from 5 taps on; autograd takes them where the forward went.
+    """
+    return (
+        pads_slowly(geometry)
+        and not torch.compiler.is_compiling()
+        and input.is_cpu
+        and input.dtype == torch.float32
+        and 16 <= weight.shape[1] <= 128
+        and (geometry.kernel[0] >= 5 or not recorded(input, weight))
+    )
+
+
+def _shared(geometry: Geometry) -> tuple[int, ...]:
+    """Return the padding that both sides of each axis share: torch's own. Only the rest needs a copy of the input."""
+    return tuple(min(pair) for pair in geometry.padding)
+
+
+def _pad(input: torch.Tensor, geometry: Geometry, shared: tuple[int, ...]) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Return the input with all padding but `shared`, and `shared`."""
+    if all(pair == (both, both) for pair, both in zip(geometry.padding, shared, strict=True)):
         return input, shared
-    rest = [side - min(pair) for pair in reversed(geometry.padding) for side in pair]
-    return F.pad(input, rest), shared
+    pairs = zip(reversed(geometry.padding), reversed(shared), strict=True)
+    return F.pad(input, [side - both for pair, both in pairs for side in pair]), shared
