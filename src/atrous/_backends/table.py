@@ -107,8 +107,8 @@ FLOAT64 = (
         ndim=2, inputs=(1, 4), outputs=(17, 64)),
     Row("cpu", "cpu", "taps are faster for volumes of up to 16 channels in a group", "3d-16to16-2x16x16-k3-d1-f64",
         ndim=3, inputs=(1, 16), outputs=(1, 16)),
-    Row("cpu", "cpu", "taps are faster for few channels out", "3d-64to4-1x64x16x24x24-k3-d2-f64",
-        ndim=3, inputs=(17, 64), outputs=FEW, stride=ONE),
+    Row("cpu", "cpu", "taps are faster for volumes of up to 64 channels", "3d-64to64-1x64x16-k3-d1-f64",
+        ndim=3, inputs=(1, 64), outputs=(1, 64), stride=ONE),
 )  # fmt: skip
 """The rows of float64."""
 

@@ -68,7 +68,8 @@ def prepare(
     def run(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return _along(input, weight, bias, geometry, groups, output_size, route)
 
-    plain = geometry.symmetric and not aten.widening(dtype, geometry) and not aten.pads_slowly(geometry)
+    plain = geometry.symmetric and geometry.ndim < 3
+    plain = plain and not aten.widening(dtype, geometry) and not aten.pads_slowly(geometry)
     if forward == "aten" and plain:
         convolve, padding = aten.CONV[geometry.ndim], tuple(before for before, _ in geometry.padding)
         options = geometry.stride, padding, geometry.dilation, groups

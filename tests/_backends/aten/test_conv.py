@@ -255,3 +255,18 @@ def test_wide_margins_of_one_axis(kernel, recorded, channels, dilation, copied, 
         found, own = (torch.autograd.grad(y, leaves, grad) for y in (result, plain))
         for gradients in zip(found, own, torch.autograd.grad(exact, wide, grad.double()), strict=True):
             assert_within_budget(*gradients, what="gradient")
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_one_small_volume_runs_on_onednn_where_nothing_is_recorded(recorded, monkeypatch):
+    # Torch's rule of sizes takes a slow loop there.
+    ran = []
+    quick = torch.ops.aten.mkldnn_convolution
+    monkeypatch.setattr(torch.ops.aten, "mkldnn_convolution", lambda *args: ran.append(1) or quick(*args))
+    input, weight, bias = torch.randn(1, 20, 6, 7, 9), torch.randn(17, 20, 3, 2, 3), torch.randn(17)
+    options = {"padding": (1, 0, 2), "stride": (1, 2, 1), "dilation": (2, 1, 2)}
+    exact = functional.conv3d(input.double(), weight.double(), bias.double(), **options, backend="reference")
+    plain = functional.conv3d(input, weight, bias, **options, backend="reference")
+    result = functional.conv3d(input, weight.requires_grad_(recorded), bias, **options, backend="aten")
+    assert len(ran) == (not recorded)
+    assert_within_budget(result.detach(), plain, exact)
