@@ -19,6 +19,7 @@ from atrous import nn
 from atrous._backends import Prospect, prospect, prospect_transpose
 from atrous._errors import UnsupportedModule
 from atrous._geometry import Geometry
+from atrous._table import aligned
 
 _TWINS: dict[type, type] = {
     torch.nn.Conv1d: nn.Conv1d,
@@ -80,9 +81,8 @@ class Report:
     def __str__(self) -> str:
         rows = [("changed", row) for row in self.changed] + [("kept", row) for row in self.kept]
         cells = [(word, row.name or "(the model)", row.what, row.reason) for word, row in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
-        return "\n".join([f"{len(self.changed)} of {len(rows)} convolutions changed", *lines])
+        head = f"{len(self.changed)} of {len(rows)} convolutions changed"
+        return f"{head}\n{aligned(cells)}" if cells else head
 
     def to_dict(self) -> dict[str, list[dict[str, str]]]:
         """Return the rows as plain data, without the model."""

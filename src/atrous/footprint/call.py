@@ -1,0 +1,200 @@
+"""One call of an operator in a traced network, as rules see it: its arguments, and ways to say what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from atrous._errors import UnsupportedModule
+from atrous.footprint.axis import IDENTITY, Taps
+from atrous.footprint.graph import Border, Dims, Edge, Local, Node
+
+HERE = Taps(0, ({0: 1},))
+"""The one pixel of an axis of size 1, for every output."""
+
+_SCALES = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}
+
+
+class Call:
+    """One call: arguments by name (`call["stride"]`), the shape of its result, and its sources.
+
+    A source is an argument that depends on the network's input. Methods that return edges also note which axes the dims
+    of the result hold (`call.dims`), for rules that change them to correct.
+
+    Args:
+        operator: its name, as `aten.relu`.
+        arguments: all of them by name, defaults too.
+        shapes: of all its results.
+        index: which of them this is.
+        axes: how many the network's input has.
+        module: dotted name of the module that calls.
+
+    Example:
+        >>> image = Node("x", "input", "", (1, 1, 9), ((), (), (0,)), (9,), ())
+        >>> call = Call("aten.avg_pool1d", {"self": image, "kernel_size": [3]}, [(1, 1, 3)], 0, axes=1, module="pool")
+        >>> call.per_axis("kernel_size", call.pooled_axes), call.last_dims("self", [Taps.window(3, 3)])[0].locals
+        ([3], (Taps(step=3, phases=({0: 1, 1: 1, 2: 1},)),))
+    """
+
+    def __init__(
+        self,
+        operator: str,
+        arguments: dict[str, Any],
+        shapes: Sequence[tuple[int, ...]],
+        index: int,
+        axes: int,
+        module: str,
+    ):
+        self.operator, self.shapes, self.index, self.module = operator, shapes, index, module
+        self.shape = shapes[index]
+        self.dims: Dims = ((),) * len(self.shape)
+        self._arguments, self._axes = arguments, axes
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arguments[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arguments
+
+    def get(self, name: str) -> Any:
+        """Return an argument, or None where the operator has none of this name."""
+        return self._arguments.get(name)
+
+    @property
+    def first(self) -> str:
+        """The name of the first argument: torch calls it `self` or `input`."""
+        return next(iter(self._arguments))
+
+    @property
+    def sources(self) -> list[Node]:
+        """All arguments that depend on the input, also those in lists."""
+        found: list[Node] = []
+        for value in self._arguments.values():
+            found += [one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, Node)]
+        return found
+
+    def is_source(self, name: str) -> bool:
+        """Return whether an argument depends on the input."""
+        return isinstance(self.get(name), Node)
+
+    def source(self, name: str) -> Node:
+        """Return an argument that depends on the input.
+
+        Raises:
+            UnsupportedModule: one that does not.
+        """
+        value = self._arguments[name]
+        if not isinstance(value, Node):
+            raise self.unsupported(f"with a fixed {name}")
+        return value
+
+    def value(self, name: str) -> torch.Tensor:
+        """Return a tensor whose values the rule needs.
+
+        Raises:
+            UnsupportedModule: one that is computed while the network runs.
+        """
+        value = self._arguments[name]
+        if not isinstance(value, torch.Tensor) or isinstance(value, torch._subclasses.FakeTensor):
+            raise self.unsupported(f"whose {name} are computed")
+        return value
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor argument."""
+        return tuple(self._arguments[name].shape)
+
+    def per_axis(self, name: str, ndim: int) -> list[int]:
+        """Return integers of an argument, one per axis."""
+        value = self._arguments[name]
+        entries = [value] if isinstance(value, int) else list(value)
+        return entries * ndim if len(entries) == 1 else entries
+
+    @property
+    def pooled_axes(self) -> int:
+        """Number of axes that the operator's name says, as in `max_pool2d`."""
+        return next(n for n in (1, 2, 3) if f"{n}d" in self.operator)
+
+    @property
+    def scale_names(self) -> tuple[str, ...]:
+        """Names of the scales of an interpolation, one per axis."""
+        return _SCALES[self.pooled_axes]
+
+    def unsupported(self, what: str = "") -> UnsupportedModule:
+        """Return the error of a call that no rule covers."""
+        where = f"module {self.module!r}" if self.module else "the network"
+        return UnsupportedModule(
+            f"trace_footprint: {where} calls {self.operator}{' ' if what else ''}{what}, which has no rule; "
+            f"write one with atrous.footprint.rule(torch.ops.{self.operator})"
+        )
+
+    def edge(self, source: Node, dims: dict[int, Local], border: Border = "zeros") -> Edge:
+        """Return an edge that reads the axes of some dims of `source` as given, all others pixel by pixel."""
+        locals: list[Local] = [IDENTITY] * self._axes
+        borders: list[Border] = ["zeros"] * self._axes
+        for dim, local in dims.items():
+            held = source.dims[dim]
+            for axis in held:
+                locals[axis] = local if len(held) == 1 else None
+                borders[axis] = border
+        return Edge(source, tuple(locals), tuple(borders))
+
+    def along(self, name: str, dims: dict[int, Local], border: Border = "zeros") -> list[Edge]:
+        """Read some dims of a source as given, all others pixel by pixel; the result has the same dims."""
+        source = self.source(name)
+        ndim = len(source.shape)
+        self.dims = source.dims if len(self.shape) == ndim else self.dims
+        return [self.edge(source, {dim % ndim: local for dim, local in dims.items()}, border)]
+
+    def last_dims(self, name: str, locals: Sequence[Local], border: Border = "zeros") -> list[Edge]:
+        """Read the last dims of a source as given, all others pixel by pixel."""
+        return self.along(name, dict(enumerate(locals, -len(locals))), border)
+
+    def everything(self, name: str, dims: Iterable[int]) -> list[Edge]:
+        """Read some dims of a source as a whole, all others pixel by pixel."""
+        return self.along(name, dict.fromkeys(dims))
+
+    def reduced(self, name: str, dims: Sequence[int]) -> list[Edge]:
+        """Read some dims of a source as a whole, and leave them out of the result or keep them with size 1."""
+        source = self.source(name)
+        edges = [self.edge(source, {dim: None if source.shape[dim] > 1 else HERE for dim in dims})]
+        kept = len(self.shape) == len(source.shape)
+        rest = [() if dim in dims else held for dim, held in enumerate(source.dims)]
+        self.dims = tuple(held for dim, held in enumerate(rest) if kept or dim not in dims)
+        return edges
+
+    def everything_of_all(self) -> list[Edge]:
+        """Read all of all sources; the result has the dims of the first, but for the last one."""
+        first = self.sources[0]
+        if len(first.shape) == len(self.shape):
+            self.dims = (*first.dims[:-1], ())
+        return [Edge(source, (None,) * self._axes) for source in self.sources]
+
+    def pointwise(self) -> list[Edge]:
+        """Read every source at the same place, those of size 1 at their only one."""
+        dims: list[tuple[int, ...]] = [()] * len(self.shape)
+        for source in self.sources:
+            for dim, size, held in self._aligned(source):
+                taken = {axis for one in dims for axis in one}
+                if size == self.shape[dim] and not dims[dim] and not taken & set(held):
+                    dims[dim] = held
+        self.dims = tuple(dims)
+        return [Edge(source, self._beside(source)) for source in self.sources]
+
+    def _beside(self, source: Node) -> tuple[Local, ...]:
+        """Return how a result whose dims are settled reads a source that is broadcast to it."""
+        mine, theirs = ({axis for held in dims for axis in held} for dims in (self.dims, source.dims))
+        locals: list[Local] = [HERE if axis in mine - theirs else IDENTITY for axis in range(self._axes)]
+        for dim, size, held in self._aligned(source):
+            for axis in held:
+                if size != self.shape[dim]:
+                    locals[axis] = HERE
+                elif held != self.dims[dim]:
+                    locals[axis] = None  # an axis that lies along another dim in the result, as in x + x.mT
+        return tuple(locals)
+
+    def _aligned(self, source: Node) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Return (dim of the result, size, axes held) for each dim of a source, aligned from the last one."""
+        skip = len(self.shape) - len(source.shape)
+        return [(skip + dim, size, source.dims[dim]) for dim, size in enumerate(source.shape)]

@@ -1,0 +1,204 @@
+"""Rules of operators that move pixels: slices, concatenations, flips, shuffles, reshapes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from atrous.footprint.axis import IDENTITY, Taps
+from atrous.footprint.call import Call
+from atrous.footprint.graph import Edge, Local, Node
+from atrous.footprint.rules import rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.clone, aten.alias, aten.contiguous, aten.detach, aten._to_copy, aten.to, aten.lift_fresh_copy, aten.fill,
+      aten.hardswish, aten.hardsigmoid, aten.hardtanh, aten.relu6, aten.leaky_relu, aten.elu, aten.celu, aten.selu,
+      aten.prelu, aten.mish, aten.glu, aten.threshold, aten.copy, aten.type_as, aten.nan_to_num,
+      aten.expand, aten.expand_as, aten.broadcast_to)  # fmt: skip
+def _alone(call: Call) -> list[Edge]:
+    return call.pointwise()
+
+
+@rule(aten.slice)
+def _slice(call: Call) -> list[Edge]:
+    return call.along("self", {call["dim"]: Taps.window(1, stride=call["step"], before=-_start(call))})
+
+
+@rule(aten.select)
+def _select(call: Call) -> list[Edge]:
+    return _picked(call, call["dim"], call["index"])
+
+
+@rule(aten.slice_scatter, aten.select_scatter)
+def _scatter(call: Call) -> list[Edge]:
+    """Read what is written into, and what is written over a part of it."""
+    dim, edges = call["dim"] % len(call.shape), []
+    if call.is_source("self"):
+        edges += call.along("self", {})
+    if call.is_source("src") and "start" in call:
+        edges += call.along("src", {dim: Taps.spread([-_start(call)], upsample=call["step"])})
+    elif call.is_source("src"):
+        edges.append(call.edge(call.source("src"), dict.fromkeys(range(len(call.shape) - 1))))
+    return edges
+
+
+def _start(call: Call) -> int:
+    start, size = int(call["start"] or 0), int(call["self"].shape[call["dim"]])
+    return max(0, min(size, start + size if start < 0 else start))
+
+
+def _picked(call: Call, dim: int, index: int) -> list[Edge]:
+    source = call.source("self")
+    dim %= len(source.shape)
+    call.dims = source.dims[:dim] + source.dims[dim + 1 :]
+    return [call.edge(source, {dim: Taps(0, ({index % source.shape[dim]: 1},))})]
+
+
+@rule(aten.cat, aten.concat)
+def _cat(call: Call) -> list[Edge]:
+    dim = call["dim"] % len(call.shape)
+    edges, start = [], 0
+    for part in call["tensors"]:
+        if isinstance(part, Node):
+            call.dims = tuple(mine or theirs for mine, theirs in zip(call.dims, part.dims, strict=True))
+            edges.append((part, start))
+        start += part.shape[dim]
+    return [call.edge(part, {dim: Taps.window(1, before=start)}) for part, start in edges]
+
+
+@rule(aten.stack)
+def _stack(call: Call) -> list[Edge]:
+    dim = call["dim"] % len(call.shape)
+    for part in call.sources:
+        call.dims = (*part.dims[:dim], (), *part.dims[dim:])
+    return [call.edge(part, {}) for part in call.sources]
+
+
+@rule(aten.split, aten.split_with_sizes, aten.chunk, aten.tensor_split)
+def _split(call: Call) -> list[Edge]:
+    dim = call["dim"]
+    start = sum(shape[dim] for shape in call.shapes[: call.index])
+    return call.along("self", {dim: Taps.window(1, before=-start)})
+
+
+@rule(aten.unbind)
+def _unbind(call: Call) -> list[Edge]:
+    return _picked(call, call["dim"], call.index)
+
+
+@rule(aten.flip)
+def _flip(call: Call) -> list[Edge]:
+    shape = call.source("self").shape
+    return call.along("self", {dim: Taps(-1, ({shape[dim] - 1: 1},)) for dim in call["dims"]})
+
+
+@rule(aten.roll)
+def _roll(call: Call) -> list[Edge]:
+    if not call["dims"]:
+        return call.everything("self", range(len(call.shape)))
+    moves = zip(call["dims"], call["shifts"], strict=True)
+    return call.along("self", {dim: Taps.window(1, before=shift) for dim, shift in moves}, "circular")
+
+
+@rule(aten.repeat)
+def _repeat(call: Call) -> list[Edge]:
+    source = call.source("self")
+    if len(call.shape) != len(source.shape):
+        raise call.unsupported("with more dims than its input has")
+    return call.along("self", dict.fromkeys(range(len(call.shape)), IDENTITY), "circular")
+
+
+@rule(aten.pixel_shuffle)
+def _pixel_shuffle(call: Call) -> list[Edge]:
+    factor = call["upscale_factor"]
+    return call.last_dims("self", [Taps(1, ({0: 1},) * factor)] * 2)
+
+
+@rule(aten.pixel_unshuffle)
+def _pixel_unshuffle(call: Call) -> list[Edge]:
+    factor = call["downscale_factor"]
+    return call.last_dims("self", [Taps.window(factor, stride=factor)] * 2)
+
+
+@rule(aten.permute, aten.transpose, aten.t, aten.movedim, aten.channel_shuffle)
+def _permute(call: Call) -> list[Edge]:
+    source = call.source(call.first)
+    order = list(range(len(source.shape)))
+    if "dims" in call:
+        order = [dim % len(order) for dim in call["dims"]]
+    elif "dim0" in call:
+        a, b = call["dim0"], call["dim1"]
+        order[a], order[b] = order[b], order[a]
+    elif "source" in call:
+        raise call.unsupported("without its permutation; use permute")
+    elif "groups" not in call:
+        order.reverse()
+    call.dims = tuple(source.dims[dim] for dim in order)
+    return [call.edge(source, {})]
+
+
+@rule(aten.view, aten.reshape, aten._unsafe_view, aten.flatten, aten.unflatten, aten.unsqueeze, aten.squeeze,
+      aten.view_as, aten.reshape_as)  # fmt: skip
+def _reshape(call: Call) -> list[Edge]:
+    """Follow the axes from dims to dims: kept, flattened together, taken apart again, or in blocks; else everything."""
+    source = call.source(call.first)
+    locals: dict[int, Local] = {}
+    dims: list[tuple[int, ...]] = [()] * len(call.shape)
+    for olds, news in _groups(source.shape, call.shape):
+        _regroup(source, call.shape, olds, news, dims, locals)
+    call.dims = tuple(dims)
+    edge = call.edge(source, {})
+    held = [locals.get(axis, local) for axis, local in enumerate(edge.locals)]
+    return [Edge(source, tuple(held), edge.borders)]
+
+
+def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Return the least groups of old and new dims with the same number of elements; dims of size 1 are in none."""
+    olds = [dim for dim, size in enumerate(old) if size != 1]
+    news = [dim for dim, size in enumerate(new) if size != 1]
+    groups = []
+    while olds and news:
+        left, right = [olds.pop(0)], [news.pop(0)]
+        while (a := math.prod(old[d] for d in left)) != (b := math.prod(new[d] for d in right)):
+            if a < b:
+                left.append(olds.pop(0))
+            else:
+                right.append(news.pop(0))
+        groups.append((left, right))
+    return groups
+
+
+def _regroup(
+    source: Node,
+    shape: tuple[int, ...],
+    olds: list[int],
+    news: list[int],
+    dims: list[tuple[int, ...]],
+    locals: dict[int, Local],
+) -> None:
+    """Note which axes the new dims hold, and how they read those of the old ones."""
+    held = [source.dims[dim] for dim in olds]
+    axes = [axis for one in held for axis in one]
+    if not axes:
+        return
+    tracked = [dim for dim, one in zip(olds, held, strict=True) if one]
+    if len(olds) == len(news) == 1:
+        dims[news[0]] = held[0]
+    elif len(news) == 1 and len(tracked) == len(olds):
+        dims[news[0]] = tuple(axes)  # flattened together
+    elif len(olds) == 1 and [shape[dim] for dim in news] == [source.sizes[axis] for axis in axes]:
+        for dim, axis in zip(news, axes, strict=True):
+            dims[dim] = (axis,)
+    elif len(olds) == 1 and len(axes) == 1:
+        # Cut into blocks: the first new dim counts them, the others lie inside.
+        block = math.prod(shape[dim] for dim in news[1:])
+        dims[news[0]], locals[axes[0]] = (axes[0],), Taps.window(block, stride=block)
+    elif len(news) == 1 and len(axes) == 1 and held[0]:
+        # Blocks laid side by side, as a shuffle does.
+        block = math.prod(source.shape[dim] for dim in olds[1:])
+        dims[news[0]], locals[axes[0]] = (axes[0],), Taps(1, ({0: 1},) * block)
+    else:
+        locals.update(dict.fromkeys(axes))

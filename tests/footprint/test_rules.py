@@ -1,0 +1,104 @@
+"""Rules, one by one: what spans an axis, what has a fixed part, and rules of one's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from atrous import GeometryError, UnsupportedModule, functional, trace_footprint
+from atrous.footprint import rule, rules
+from atrous.footprint.graph import pixels_read
+
+from .networks import truly_read
+
+
+class Does(nn.Module):
+    def __init__(self, run):
+        super().__init__()
+        self.forward = run
+
+
+ONES = torch.rand(6, 6, dtype=torch.float64) + 0.1
+
+# What runs on (1, 6, 5, 6), and which axes are then read as a whole.
+SPANNING = {
+    "layer norm over channels": (lambda x: F.layer_norm(x.movedim(1, -1), (6,)), (False, False)),
+    "layer norm over the last axis": (lambda x: F.layer_norm(x, (6,)), (False, True)),
+    "instance norm": (F.instance_norm, (True, True)),
+    "group norm": (lambda x: F.group_norm(x, 2), (True, True)),
+    "softmax over channels": (lambda x: x.softmax(1), (False, False)),
+    "softmax over an axis": (lambda x: x.softmax(2), (True, False)),
+    "cumsum": (lambda x: x.cumsum(3), (False, True)),
+    "linear over the last axis": (lambda x: F.linear(x, ONES), (False, True)),
+    "mean": (lambda x: x + x.mean((2,), keepdim=True), (True, False)),
+    "channel sum": (lambda x: x.sum(1), (False, False)),
+    "max": (lambda x: x - x.amax(3, keepdim=True), (False, True)),
+    "global pooling": (lambda x: F.adaptive_avg_pool2d(x, 1) * x, (True, True)),
+    "attention": (lambda x: F.scaled_dot_product_attention(*[x.flatten(2).mT] * 3), (True, True)),
+    "matmul": (lambda x: x.flatten(2) @ x.flatten(2).mT, (True, True)),
+    "transposed sum": (lambda x: x[..., :5] + x[..., :5].mT, (True, True)),
+    "a weight from the image": (
+        lambda x: F.conv2d(x, x.mean((2, 3))[:, :, None, None].expand(6, 6, 1, 1)),
+        (True, True),
+    ),
+    "tokens joined": (lambda x: torch.cat([x.flatten(2), x.flatten(2)], 2), (True, True)),
+}
+
+
+@pytest.mark.parametrize(("run", "spans"), SPANNING.values(), ids=SPANNING)
+def test_what_spans_an_axis(run, spans):
+    shape = (1, 6, 5, 6)
+    fp = trace_footprint(Does(run), torch.rand(shape, dtype=torch.float64))
+    assert not any(rate is not None for rate, whole in zip(fp.stride, spans, strict=True) if whole)
+    for axis, whole in enumerate(spans):
+        table = pixels_read(fp.node, axis)
+        if whole:
+            assert len(set(table)) == 1
+
+
+def test_global_pooling_reads_all_whatever_the_operator():
+    fp = trace_footprint(nn.AdaptiveAvgPool2d(1), torch.zeros(1, 1, 5, 6))
+    assert fp.receptive_field == (5, 6)
+    assert fp.reads() == ((0, 5), (0, 6))
+
+
+def test_scattered_taps_that_never_land_are_not_read():
+    # The second lies outside along the second axis, so nothing of its first offset is read either.
+    offsets = torch.tensor([[0, 0], [2, 50], [-1, 3]], dtype=torch.int32)
+    shape = (1, 1, 7, 8)
+    w = torch.rand(1, 1, 3, dtype=torch.float64) + 0.1
+    network = Does(lambda x: functional.tap_conv(x, w, offsets))
+    fp = trace_footprint(network, torch.rand(shape, dtype=torch.float64))
+    assert fp.taps(0) == {0: 1, 1: 1}
+    for axis in (0, 1):
+        table = [{i for i in range(8) if pixels >> i & 1} for pixels in pixels_read(fp.node, axis)]
+        assert table == truly_read(network, shape, axis)
+
+
+def test_an_operator_without_a_rule_is_named():
+    class Sorts(nn.Module):
+        def forward(self, x):
+            return x.sort(-1).values
+
+    with pytest.raises(UnsupportedModule) as caught:
+        trace_footprint(nn.Sequential(nn.Identity(), Sorts()), torch.zeros(1, 1, 5))
+    assert str(caught.value) == (
+        "trace_footprint: module '1' calls aten.sort, which has no rule; "
+        "write one with atrous.footprint.rule(torch.ops.aten.sort)"
+    )
+
+
+def test_a_rule_of_ones_own(monkeypatch):
+    monkeypatch.setattr(rules, "RULES", dict(rules.RULES))
+
+    @rule(torch.ops.aten.sort.default)
+    def over_dim(call):
+        return call.everything("self", [call["dim"]])
+
+    fp = trace_footprint(Does(lambda x: x.sort(-1).values), torch.zeros(1, 1, 5))
+    assert fp.globals == (True,)
+
+
+def test_a_rule_is_of_operators():
+    with pytest.raises(GeometryError, match=r"rule: got <built-in .*>, expected an operator as torch\.ops\.aten\.relu"):
+        rule(torch.relu)
