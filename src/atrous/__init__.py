@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from atrous import convert, functional, models, nn
+from atrous import analysis, convert, footprint, functional, models, nn
 from atrous._errors import (
     AtrousError,
     BackendError,
@@ -15,6 +15,7 @@ from atrous._errors import (
 )
 from atrous._geometry import Geometry
 from atrous.convert import accelerate, restore
+from atrous.footprint import Footprint, trace_footprint
 from atrous.functional.routes import explain
 
 __version__ = _version("atrous")
@@ -24,16 +25,20 @@ __all__ = [
     "BackendError",
     "CheckpointError",
     "DataError",
+    "Footprint",
     "Geometry",
     "GeometryError",
     "MissingExtra",
     "ShapeError",
     "UnsupportedModule",
     "accelerate",
+    "analysis",
     "convert",
     "explain",
+    "footprint",
     "functional",
     "models",
     "nn",
     "restore",
+    "trace_footprint",
 ]

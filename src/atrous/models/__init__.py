@@ -1,5 +1,6 @@
 """Networks of the papers: one paper, one file."""
 
+from atrous.models.segnet import SegNet
 from atrous.models.yu_koltun import (
     DilatedNet,
     FrontEnd,
@@ -14,6 +15,7 @@ __all__ = [
     "DilatedNet",
     "FrontEnd",
     "ScoreUpsample",
+    "SegNet",
     "dilation10",
     "dilation7",
     "dilation8",
