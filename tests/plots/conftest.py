@@ -1,9 +1,20 @@
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from atrous.analysis.receptive_field import LayerField
 from atrous.plots import Report, Variant
+
+
+def grown(first: str, *fields: int) -> tuple[tuple[str, LayerField], ...]:
+    """Return layers of square fields at stride 4, the first one under a name of its own."""
+    layers = [
+        LayerField("", "conv2d", (side,) * 2, (Fraction(4),) * 2, (0, 0), (9, 9), (False,) * 2, True) for side in fields
+    ]
+    return tuple((f"layer {index}" if index else first, layer) for index, layer in enumerate(layers))
+
 
 SCORES = {"front_end": 0.5444, "with_context": 0.6613, "undilated": 0.593, "default_init": 0.412}
 TITLES = ("front end", "with context", "undilated control", "default initialisation")
@@ -32,9 +43,7 @@ def make_report() -> Callable[..., Report]:
             "image": rng.normal(size=truth.shape),
             "truth": truth,
             "variants": tuple(variants),
-            "growth": ((1, 3), (2, 7), (1, 9)),
-            "stride": 4,
-            "front_end_field": 18,
+            "growth": grown("front end alone", 18, 26, 42, 50),
         }
         return Report(**(values | fields))
 

@@ -39,6 +39,8 @@ def test_report(demo):
     page = (folder / "report.html").read_text()
     for name in NAMES:
         assert f"{metrics[name]:.3f}" in page
+    assert "One feature of the front end sees 58 pixels" in page
+    assert "7 layers of 3 x 3 weights see 322 pixels" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/", "")
     with Image.open(folder / "overview.png") as overview:
         assert min(overview.size) > 300

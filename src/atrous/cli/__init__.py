@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from atrous import AtrousError, __version__
-from atrous.cli import demo, info, predict
+from atrous.cli import demo, info, inspect, predict
 
-_COMMANDS = (demo, info, predict)
+_COMMANDS = (demo, info, inspect, predict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

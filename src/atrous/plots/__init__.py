@@ -3,7 +3,13 @@
 from atrous._extras import need
 
 try:
+    from atrous.plots.borders import border_errors
+    from atrous.plots.cost import cost_bars
     from atrous.plots.curves import training_curves
+    from atrous.plots.effective import effective_receptive_field
+    from atrous.plots.equivariance import shift_errors
+    from atrous.plots.gridding import gridding
+    from atrous.plots.inspection import Inspection, write_inspection
     from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed, save_picture
     from atrous.plots.pixels import grey, thin
     from atrous.plots.receptive_field import receptive_field_growth
@@ -15,11 +21,16 @@ except ModuleNotFoundError:
     raise
 
 __all__ = [
+    "Inspection",
     "Report",
     "Variant",
+    "border_errors",
     "colourise",
     "contact_sheet",
+    "cost_bars",
+    "effective_receptive_field",
     "grey",
+    "gridding",
     "indexed",
     "mistakes",
     "overlay",
@@ -27,7 +38,9 @@ __all__ = [
     "receptive_field_growth",
     "save_indexed",
     "save_picture",
+    "shift_errors",
     "thin",
     "training_curves",
+    "write_inspection",
     "write_report",
 ]

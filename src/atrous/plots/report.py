@@ -5,31 +5,26 @@ Legend: H, W mosaic size, K classes.
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from string import Template
 
-from matplotlib.figure import Figure
 from PIL import Image
 
 from atrous._errors import ShapeError
-from atrous._files import whole_file
+from atrous.analysis.receptive_field import LayerField
 from atrous.plots.curves import VARIANT_COLOURS, training_curves
+from atrous.plots.effective import effective_receptive_field
 from atrous.plots.masks import MISTAKE_COLOURS, indexed, mistakes, palette
+from atrous.plots.page import both_themes, data_uri, framed, write_page
 from atrous.plots.pixels import Labels, Pixels, grey, thin
 from atrous.plots.receptive_field import receptive_field_growth
 from atrous.plots.results import Report, Variant
 
 _NAMES = ("front_end", "with_context", "undilated", "default_init")
 _LONGEST = 1536
-_LIGHT = {"ink": "#1f2328", "paper": "#ffffff"}
-_DARK = {"ink": "#e3e7eb", "paper": "#14171b"}
-"""Ink and paper of the page, as in its style sheet."""
 
 
 def write_report(report: Report, path: str | Path) -> None:
@@ -49,17 +44,18 @@ def write_report(report: Report, path: str | Path) -> None:
         >>> labels = np.zeros((60, 90), np.uint8)
         >>> names = ("front_end", "with_context", "undilated", "default_init")
         >>> variants = tuple(Variant(name, name, 0.5, (0.5,), labels, 0.5, (), (), 10, 1.0) for name in names)
-        >>> report = Report(7, 1.0, {}, ("brick",), labels * 0.5, labels, variants, ((1, 3),), 4, 58)
+        >>> from fractions import Fraction
+        >>> from atrous.analysis.receptive_field import LayerField
+        >>> field = LayerField("fc6", "conv2d", (58, 58), (Fraction(4),) * 2, (0, 0), (9, 9), (False,) * 2, True)
+        >>> growth = (("front end alone", field),)
+        >>> report = Report(7, 1.0, {}, ("brick",), labels * 0.5, labels, variants, growth)
         >>> with TemporaryDirectory() as folder:
         ...     write_report(report, f"{folder}/report.html")
         ...     "make demo SEED=7" in Path(f"{folder}/report.html").read_text(encoding="utf-8")
         True
     """
     _check(report)
-    template = Template(files("atrous.plots").joinpath("report.html").read_text(encoding="utf-8"))
-    page = template.substitute(_texts(report) | _pictures(report))
-    with whole_file(path) as part:
-        part.write_text(page, encoding="utf-8")
+    write_page("report.html", _texts(report) | _pictures(report), path)
 
 
 def _texts(report: Report) -> dict[str, str]:
@@ -77,9 +73,9 @@ def _texts(report: Report) -> dict[str, str]:
         ),
         "right": _hex(MISTAKE_COLOURS[0]),
         "wrong": _hex(MISTAKE_COLOURS[1]),
-        "front_end": str(report.front_end_field),
-        "stride": str(report.stride),
-        "layers": str(len(report.growth)),
+        "front_end": str(_first(report).receptive_field[0]),
+        "stride": str(_first(report).stride[0]),
+        "layers": str(len(report.growth) - 1),
         "field": str(_widest(report)),
         "table": _table(report),
         "seed": str(report.seed),
@@ -97,17 +93,34 @@ def _pictures(report: Report) -> dict[str, str]:
     top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
     ground = grey(report.image)[top : top + side, left : left + side]
     return {
-        "mosaic": _figure(_jpeg(shown), "the noisy mosaic", f"Input: {width} x {height} pixels, with noise.")
-        + _figure(_png(truth, colours), "the true labels", "Truth: the photograph that each pixel is from."),
+        "mosaic": framed(_jpeg(shown), "the noisy mosaic", f"Input: {width} x {height} pixels, with noise.")
+        + framed(_png(truth, colours), "the true labels", "Truth: the photograph that each pixel is from."),
         "answers": "\n".join(_answer(variant, truth, colours) for variant in report.variants),
-        "field_picture": _both_themes(
-            lambda theme: receptive_field_growth(ground, report.growth, report.stride, report.front_end_field, **theme),
+        "field_picture": both_themes(
+            lambda theme: receptive_field_growth(ground, report.growth, **theme),
             "nested squares: the receptive field of every layer, over the mosaic",
         ),
-        "curves": _both_themes(
+        "effective": _effective(report),
+        "curves": both_themes(
             lambda theme: training_curves(report.variants, **theme), "training loss and validation mean IoU by step"
         ),
     }
+
+
+def _effective(report: Report) -> str:
+    result = report.effective
+    if result is None:
+        return ""
+    picture = both_themes(
+        lambda theme: effective_receptive_field(result, **theme),
+        "the mean absolute gradient of one output, and the square that it can see",
+    )
+    share = max(result.ratio)
+    return (
+        "<p>What an output can read is not what weighs: this is the mean absolute gradient of the middle one, after "
+        f"training. Four standard deviations of it are {100 * share:.0f} % of the receptive field.</p>\n"
+        f'<div class="wide">{picture}</div>'
+    )
 
 
 def _verdicts(front: Variant, context: Variant, undilated: Variant, default: Variant) -> list[str]:
@@ -165,8 +178,8 @@ def _answer(variant: Variant, truth: Labels, colours: Pixels) -> str:
     scores = f"Mean IoU {_number(variant.mean_iou)} on the test mosaics, {_number(variant.mosaic_iou)} on this mosaic."
     return (
         f'<div class="pair"><h3>{title[:1].upper()}{title[1:]}</h3><p class="soft">{scores}</p>'
-        + _figure(_png(labels, colours), f"labels predicted by: {variant.title}")
-        + _figure(_png(mistakes(labels, truth), MISTAKE_COLOURS), f"pixels that are wrong: {variant.title}")
+        + framed(_png(labels, colours), f"labels predicted by: {variant.title}")
+        + framed(_png(mistakes(labels, truth), MISTAKE_COLOURS), f"pixels that are wrong: {variant.title}")
         + "</div>"
     )
 
@@ -225,44 +238,24 @@ def _hex(colour: Pixels) -> str:
     return f"#{colour.tobytes().hex()}"
 
 
+def _first(report: Report) -> LayerField:
+    return report.growth[0][1]
+
+
 def _widest(report: Report) -> int:
-    return report.front_end_field + (max(field for _, field in report.growth) - 1) * report.stride
-
-
-def _figure(source: str, alt: str, caption: str = "") -> str:
-    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{source}" alt="{escape(alt)}">{words}</figure>'
-
-
-def _both_themes(draw: Callable[[dict[str, str]], Figure], alt: str) -> str:
-    light, dark = (_drawn(draw(theme)) for theme in (_LIGHT, _DARK))
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{escape(alt)}"></picture>'
-    )
-
-
-def _drawn(figure: Figure) -> str:
-    buffer = BytesIO()
-    # Lines keep their colour only where chroma is not subsampled.
-    figure.savefig(buffer, format="jpeg", dpi=180, pil_kwargs={"quality": 88, "subsampling": 0})
-    return _uri(buffer, "jpeg")
+    return max(layer.receptive_field[0] for _, layer in report.growth)
 
 
 def _png(labels: Labels, colours: Pixels) -> str:
     buffer = BytesIO()
     indexed(labels, colours).save(buffer, format="PNG", optimize=True)
-    return _uri(buffer, "png")
+    return data_uri(buffer, "png")
 
 
 def _jpeg(image: Pixels) -> str:
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=75)
-    return _uri(buffer, "jpeg")
-
-
-def _uri(buffer: BytesIO, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(buffer, "jpeg")
 
 
 def _check(report: Report) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from atrous.analysis.effective import EffectiveReceptiveField
+from atrous.analysis.receptive_field import LayerField
 from atrous.plots.pixels import Labels
 
 
@@ -60,15 +62,14 @@ class Report:
         image: (H, W) the noisy mosaic, any real type.
         truth: (H, W) labels.
         variants: front end, with context, undilated control and default initialisation, in this order.
-        growth: for each layer of the context module its dilation and its receptive field in features.
-        stride: pixels from one feature to the next.
-        front_end_field: receptive field of the front end, pixels.
+        growth: what the front end sees, then each layer of the context module, each with a few words.
+        effective: how much each pixel weighs in one output of the network with context; None leaves its picture out.
 
     Example:
         >>> import numpy as np
         >>> labels = np.zeros((2, 3), np.uint8)
-        >>> Report(0, 1.0, {}, ("brick",), labels * 0.5, labels, (), ((1, 3), (2, 7)), 4, 58).growth[-1]
-        (2, 7)
+        >>> Report(0, 1.0, {}, ("brick",), labels * 0.5, labels, (), ()).classes
+        ('brick',)
     """
 
     seed: int
@@ -78,6 +79,5 @@ class Report:
     image: NDArray[Any]
     truth: Labels
     variants: tuple[Variant, ...]
-    growth: tuple[tuple[int, int], ...]
-    stride: int
-    front_end_field: int
+    growth: tuple[tuple[str, LayerField], ...]
+    effective: EffectiveReceptiveField | None = None

@@ -28,7 +28,7 @@ def contact_sheet(report: Report) -> Figure:
         >>> variants = tuple(
         ...     Variant(name, name, 0.5, (0.5,), labels, 0.5, (), (), 10, 1.0) for name in ("front_end", "with_context")
         ... )
-        >>> report = Report(0, 1.0, {}, ("brick",), labels * 0.5, labels, variants, ((1, 3),), 4, 58)
+        >>> report = Report(0, 1.0, {}, ("brick",), labels * 0.5, labels, variants, ())
         >>> len(contact_sheet(report).axes)
         4
     """

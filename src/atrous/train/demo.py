@@ -22,7 +22,8 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from atrous._errors import DataError
 from atrous._files import whole_file, writable_folder
-from atrous._geometry import Geometry
+from atrous.analysis.effective import effective_receptive_field
+from atrous.analysis.receptive_field import LayerField, receptive_field
 from atrous.models import DilatedNet, dilation_small
 from atrous.nn import ContextModule, Conv2d
 from atrous.plots import Report, Variant, contact_sheet, grey, save_picture, write_report
@@ -110,7 +111,6 @@ def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -
         outcomes.append(outcome)
         console.print(f"{outcome.title}: mean IoU {outcome.result['mean_iou']:.3f} on the test mosaics")
     variants = tuple(_variant(outcome, image, truth) for outcome in outcomes)
-    front_end = outcomes[0].network.front_end
     report = Report(
         seed=seed,
         seconds=time.perf_counter() - start,
@@ -119,9 +119,8 @@ def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -
         image=image[0].numpy(),
         truth=truth.numpy(),
         variants=variants,
-        growth=_growth(outcomes[1].network.context),
-        stride=front_end.geometry.stride[0],
-        front_end_field=front_end.geometry.kernel[0],
+        growth=_growth(outcomes[1].network, image[None]),
+        effective=effective_receptive_field(outcomes[1].network, _turned(image)),
     )
     metrics: dict[str, Any] = {variant.name: variant.mean_iou for variant in variants}
     metrics |= {"seed": seed, "seconds": report.seconds, "versions": report.versions}
@@ -198,13 +197,23 @@ def _variant(outcome: _Outcome, image: torch.Tensor, truth: torch.Tensor) -> Var
     )
 
 
-def _growth(context: torch.nn.Module) -> tuple[tuple[int, int], ...]:
-    """Return dilation and receptive field, in features, after each 3x3 layer."""
-    layers = [layer for layer in context.children() if isinstance(layer, Conv2d) and layer.kernel_size != (1, 1)]
-    windows = [Geometry.resolve(layer.kernel_size, dilation=layer.dilation, ndim=2) for layer in layers]
-    return tuple(
-        (window.dilation[0], Geometry.compose(windows[: index + 1]).kernel[0]) for index, window in enumerate(windows)
-    )
+def _turned(image: torch.Tensor) -> torch.Tensor:
+    """Return an image and its mirror images."""
+    return torch.stack([image.flip(dims) for dims in ((), (1,), (2,), (1, 2))])
+
+
+def _growth(network: DilatedNet, image: torch.Tensor) -> tuple[tuple[str, LayerField], ...]:
+    """Return what the front end sees, then each 3x3 layer of the context module."""
+    # The last call of a module is the one that counts.
+    layers = {layer.module: layer for layer in receptive_field(network, image).layers}
+    front_end = layers["front_end.final"]
+    growth = [("front end alone", front_end)]
+    for name, conv in network.context.named_children():
+        if isinstance(conv, Conv2d) and conv.kernel_size != (1, 1):
+            layer = layers[f"context.{name}"]
+            features = 1 + (layer.receptive_field[0] - front_end.receptive_field[0]) // network.upsample.factor
+            growth.append((f"{features} features, dilation {conv.dilation[0]}", layer))
+    return tuple(growth)
 
 
 def _write(out: Path, report: Report, metrics: dict[str, Any], outcomes: list[_Outcome]) -> None:
