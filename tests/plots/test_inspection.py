@@ -88,7 +88,7 @@ def test_the_numbers_at_the_top(tmp_path):
     assert tiles == {
         "pixels of receptive field": "5",
         "pixels of stride": "1 x 2",
-        "of it read": "60&thinsp;% x 100&thinsp;%",
+        "of it read": "60&thinsp;%",
         "multiply-accumulates": "1.92&thinsp;k",
         "parameters": "16",
     }

@@ -143,7 +143,7 @@ def _tiles(inspection: Inspection) -> list[str]:
     numbers = {
         "pixels of receptive field": _per_axis(fields),
         "pixels of stride": _per_axis(["&ndash;" if rate is None else rate for rate in whole.stride]),
-        "of it read": _per_axis([f"{100 * float(axis.coverage):.3g}&thinsp;%" for axis in inspection.gridding.axes]),
+        "of it read": f"{100 * float(inspection.gridding.coverage):.3g}&thinsp;%",
         "multiply-accumulates": _short(cost.macs),
         "parameters": _short(cost.parameters),
     }
