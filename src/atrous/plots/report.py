@@ -119,7 +119,7 @@ def _effective(report: Report) -> str:
     return (
         "<p>What an output can read is not what weighs: this is the mean absolute gradient of the middle one, after "
         f"training. Four standard deviations of it are {100 * share:.0f} % of the receptive field.</p>\n"
-        f'<div class="wide">{picture}</div>'
+        f'<div class="wide effective">{picture}</div>'
     )
 
 
