@@ -103,3 +103,21 @@ def test_prints_as_a_table_and_becomes_json(pooled):
         "   1      9       9              all       -       0      -",
     ]
     assert json.loads(json.dumps(pooled.to_dict()))["stride"] == ["1", None]
+
+
+def test_branches_that_drift_apart_count_at_their_farthest():
+    class Turned(nn.Module):
+        def forward(self, x):
+            return x + x.flip(2)
+
+    fp = trace_footprint(Turned(), torch.zeros(1, 1, 9))
+    assert fp.receptive_field == (9,)
+    assert fp.stride == (None,)
+
+
+def test_a_cast_that_export_guards():
+    class Casts(nn.Module):
+        def forward(self, x):
+            return nn.functional.avg_pool1d(x, 3).float() * 2
+
+    assert trace_footprint(Casts(), torch.zeros(1, 1, 9, dtype=torch.float64)).receptive_field == (3,)

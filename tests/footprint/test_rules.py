@@ -41,6 +41,14 @@ SPANNING = {
         lambda x: F.conv2d(x, x.mean((2, 3))[:, :, None, None].expand(6, 6, 1, 1)),
         (True, True),
     ),
+    "sort": (lambda x: x.sort(2).values, (True, False)),
+    "gated by itself": (lambda x: F.glu(x, 3), (False, True)),
+    "group norm over rows as channels": (lambda x: F.group_norm(x.movedim(2, 1), 1), (True, True)),
+    "convolution over rows as channels": (lambda x: F.conv1d(x[:, :, :, 0].mT, ONES[:, :5, None]), (True, False)),
+    "one number": (lambda x: x * x.mean().item(), (True, True)),
+    "a mean beside its image": (lambda x: torch.cat([x, x.mean((2, 3), keepdim=True).expand_as(x)], 1), (True, True)),
+    "turned and joined": (lambda x: torch.cat([x[..., :5], x[..., :5].mT], 1), (True, True)),
+    "turned and stacked": (lambda x: torch.stack([x[..., :5].mT, x[..., :5]], 1), (True, True)),
     "tokens joined": (lambda x: torch.cat([x.flatten(2), x.flatten(2)], 2), (True, True)),
 }
 
@@ -78,24 +86,24 @@ def test_scattered_taps_that_never_land_are_not_read():
 def test_an_operator_without_a_rule_is_named():
     class Sorts(nn.Module):
         def forward(self, x):
-            return x.sort(-1).values
+            return x.renorm(2, 1, 1.0)
 
     with pytest.raises(UnsupportedModule) as caught:
         trace_footprint(nn.Sequential(nn.Identity(), Sorts()), torch.zeros(1, 1, 5))
     assert str(caught.value) == (
-        "trace_footprint: module '1' calls aten.sort, which has no rule; "
-        "write one with atrous.footprint.rule(torch.ops.aten.sort)"
+        "trace_footprint: module '1' calls aten.renorm, which has no rule; "
+        "write one with atrous.footprint.rule(torch.ops.aten.renorm)"
     )
 
 
 def test_a_rule_of_ones_own(monkeypatch):
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))
 
-    @rule(torch.ops.aten.sort.default)
+    @rule(torch.ops.aten.renorm.default)
     def over_dim(call):
-        return call.everything("self", [call["dim"]])
+        return call.everything("self", [-1])
 
-    fp = trace_footprint(Does(lambda x: x.sort(-1).values), torch.zeros(1, 1, 5))
+    fp = trace_footprint(Does(lambda x: x.renorm(2, 1, 1.0)), torch.zeros(1, 1, 5))
     assert fp.globals == (True,)
 
 

@@ -17,6 +17,11 @@ HERE = Taps(0, ({0: 1},))
 _SCALES = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}
 
 
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor has a shape and no values: it is computed while the network runs."""
+    return isinstance(tensor, torch._subclasses.FakeTensor)
+
+
 class Call:
     """One call: arguments by name (`call["stride"]`), the shape of its result, and its sources.
 
@@ -97,7 +102,7 @@ class Call:
             UnsupportedModule: one that is computed while the network runs.
         """
         value = self._arguments[name]
-        if not isinstance(value, torch.Tensor) or isinstance(value, torch._subclasses.FakeTensor):
+        if not isinstance(value, torch.Tensor) or is_fake(value):
             raise self.unsupported(f"whose {name} are computed")
         return value
 
@@ -164,22 +169,36 @@ class Call:
         self.dims = tuple(held for dim, held in enumerate(rest) if kept or dim not in dims)
         return edges
 
+    def adopt(self, dims: Dims) -> None:
+        """Let the result hold, dim by dim, the axes of a source that it does not hold yet."""
+        mine = list(self.dims)
+        for dim, held in enumerate(dims):
+            if not mine[dim] and not {axis for one in mine for axis in one} & set(held):
+                mine[dim] = held
+        self.dims = tuple(mine)
+
+    def matched(self, edge: Edge, dims: Dims) -> Edge:
+        """Return an edge whose source may lie on other axes than the result; `dims` are its own, as they lie there."""
+        locals: list[Local] = []
+        for axis, local in enumerate(edge.locals):
+            mine, theirs = ([(dim, held) for dim, held in enumerate(one) if axis in held] for one in (self.dims, dims))
+            locals.append(local if mine == theirs else None if theirs else HERE)
+        return Edge(edge.source, tuple(locals), edge.borders)
+
     def everything_of_all(self) -> list[Edge]:
         """Read all of all sources; the result has the dims of the first, but for the last one."""
         first = self.sources[0]
-        if len(first.shape) == len(self.shape):
+        if first.shape[:-1] == self.shape[:-1]:
             self.dims = (*first.dims[:-1], ())
         return [Edge(source, (None,) * self._axes) for source in self.sources]
 
     def pointwise(self) -> list[Edge]:
         """Read every source at the same place, those of size 1 at their only one."""
-        dims: list[tuple[int, ...]] = [()] * len(self.shape)
         for source in self.sources:
+            lie: list[tuple[int, ...]] = [()] * len(self.shape)
             for dim, size, held in self._aligned(source):
-                taken = {axis for one in dims for axis in one}
-                if size == self.shape[dim] and not dims[dim] and not taken & set(held):
-                    dims[dim] = held
-        self.dims = tuple(dims)
+                lie[dim] = held if size == self.shape[dim] else ()
+            self.adopt(tuple(lie))
         return [Edge(source, self._beside(source)) for source in self.sources]
 
     def _beside(self, source: Node) -> tuple[Local, ...]:

@@ -209,9 +209,12 @@ class Footprint:
 
     @property
     def _phases(self) -> list[list[int]]:
-        """Per axis, outputs of every kind; in the middle, where branches of several rates are near one another."""
-        middles = [size // 2 for size in self.output_size]
-        return [[middle + p for p in range(self._period(axis))] for axis, middle in enumerate(middles)]
+        """Per axis, outputs of every kind: one of each phase, or all where branches of several rates drift apart."""
+        found = []
+        for axis, size in enumerate(self.output_size):
+            single = len(self.node.reaches[axis].terms) < 2
+            found.append([size // 2 + p for p in range(self._period(axis))] if single else list(range(size)))
+        return found
 
     def _extent(self, axis: int, p: int) -> int:
         if self.globals[axis]:

@@ -63,20 +63,20 @@ def _convolution(call: Call) -> list[Edge]:
         before = [total // 2 if word == "same" else 0 for total in totals]
     else:
         before = call.per_axis("padding", len(kernel))
-    return call.last_dims("input", [Taps.window(*one) for one in zip(kernel, stride, dilation, before, strict=True)])
+    return _mixed(call, [Taps.window(*one) for one in zip(kernel, stride, dilation, before, strict=True)])
+
+
+def _mixed(call: Call, windows: list[Taps]) -> list[Edge]:
+    """Read the last dims by windows, and the channels in front of them, which may hold an axis, as a whole."""
+    return call.along("input", {-1 - len(windows): None, **dict(enumerate(windows, -len(windows)))})
 
 
 @rule(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
 def _transposed(call: Call) -> list[Edge]:
     kernel = call.shape_of("weight")[2:]
     stride, dilation, padding = (call.per_axis(name, len(kernel)) for name in ("stride", "dilation", "padding"))
-    return call.last_dims(
-        "input",
-        [
-            Taps.spread([b - index * d for index in range(k)], upsample=s)
-            for k, s, d, b in zip(kernel, stride, dilation, padding, strict=True)
-        ],
-    )
+    columns = zip(kernel, stride, dilation, padding, strict=True)
+    return _mixed(call, [Taps.spread([b - index * d for index in range(k)], upsample=s) for k, s, d, b in columns])
 
 
 def _pooling(call: Call) -> list[Edge]:
@@ -203,9 +203,14 @@ def _layer_norm(call: Call) -> list[Edge]:
     return call.everything("input", range(-len(call["normalized_shape"]), 0))
 
 
-@rule(aten.instance_norm, aten.group_norm, aten.native_group_norm)
+@rule(aten.instance_norm)
 def _over_space(call: Call) -> list[Edge]:
     return call.everything(call.first, range(2, len(call.source(call.first).shape)))
+
+
+@rule(aten.group_norm, aten.native_group_norm)
+def _over_channels_and_space(call: Call) -> list[Edge]:
+    return call.everything(call.first, range(1, len(call.source(call.first).shape)))
 
 
 @rule(aten._native_batch_norm_legit_no_training, aten.dropout, aten.feature_dropout, aten.alpha_dropout)
@@ -218,13 +223,15 @@ def _linear(call: Call) -> list[Edge]:
     return call.everything("input", [-1])
 
 
-@rule(aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax, aten.cumsum, aten.cumprod, aten.logcumsumexp)
+@rule(aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax, aten.cumsum, aten.cumprod, aten.logcumsumexp,
+      aten.glu, aten.sort, aten.argsort, aten.topk, aten.cummax, aten.cummin)  # fmt: skip
 def _over_dim(call: Call) -> list[Edge]:
     return call.everything(call.first, [call["dim"]])
 
 
 @rule(aten.mean, aten.sum, aten.amax, aten.amin, aten.var, aten.std, aten.norm, aten.linalg_vector_norm, aten.prod,
-      aten.max, aten.min, aten.argmax, aten.argmin, aten.logsumexp, aten.any, aten.all, aten.var_mean)  # fmt: skip
+      aten.max, aten.min, aten.argmax, aten.argmin, aten.logsumexp, aten.any, aten.all, aten.var_mean,
+      aten.median, aten.aminmax)  # fmt: skip
 def _reduction(call: Call) -> list[Edge]:
     if len([name for name in ("other", "self") if call.is_source(name)]) == 2:
         return call.pointwise()  # the larger of two tensors
@@ -234,7 +241,9 @@ def _reduction(call: Call) -> list[Edge]:
     return call.reduced(call.first, [dim % max(ndim, 1) for dim in dims])
 
 
-@rule(aten.matmul, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.einsum, aten.scaled_dot_product_attention)
+@rule(aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu, aten.grid_sampler, aten.grid_sampler_2d, aten.im2col,
+      aten.col2im, aten.matmul, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.einsum, aten.gather,
+      aten.scaled_dot_product_attention)  # fmt: skip
 def _attention(call: Call) -> list[Edge]:
     return call.everything_of_all()
 

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from atrous.footprint.axis import IDENTITY, Taps
-from atrous.footprint.call import Call
-from atrous.footprint.graph import Edge, Local, Node
+from atrous.footprint.axis import Taps
+from atrous.footprint.call import Call, is_fake
+from atrous.footprint.graph import Dims, Edge, Local, Node
 from atrous.footprint.rules import rule
 
 aten = torch.ops.aten
@@ -16,7 +16,8 @@ aten = torch.ops.aten
 
 @rule(aten.clone, aten.alias, aten.contiguous, aten.detach, aten._to_copy, aten.to, aten.lift_fresh_copy, aten.fill,
       aten.hardswish, aten.hardsigmoid, aten.hardtanh, aten.relu6, aten.leaky_relu, aten.elu, aten.celu, aten.selu,
-      aten.prelu, aten.mish, aten.glu, aten.threshold, aten.copy, aten.type_as, aten.nan_to_num,
+      aten.prelu, aten.mish, aten.threshold, aten.log_sigmoid, aten.tril, aten.triu,
+      aten.copy, aten.type_as, aten.nan_to_num,
       aten.expand, aten.expand_as, aten.broadcast_to)  # fmt: skip
 def _alone(call: Call) -> list[Edge]:
     return call.pointwise()
@@ -35,14 +36,22 @@ def _select(call: Call) -> list[Edge]:
 @rule(aten.slice_scatter, aten.select_scatter)
 def _scatter(call: Call) -> list[Edge]:
     """Read what is written into, and what is written over a part of it."""
-    dim, edges = call["dim"] % len(call.shape), []
+    dim, found = call["dim"] % len(call.shape), []
     if call.is_source("self"):
-        edges += call.along("self", {})
-    if call.is_source("src") and "start" in call:
-        edges += call.along("src", {dim: Taps.spread([-_start(call)], upsample=call["step"])})
-    elif call.is_source("src"):
-        edges.append(call.edge(call.source("src"), dict.fromkeys(range(len(call.shape) - 1))))
-    return edges
+        found.append((call.edge(call.source("self"), {}), call.source("self").dims))
+    if call.is_source("src"):
+        source, ranged = call.source("src"), "start" in call
+        taps: dict[int, Local] = {dim: Taps.spread([-_start(call)], upsample=call["step"])} if ranged else {}
+        lies = source.dims if ranged else (*source.dims[:dim], (), *source.dims[dim:])
+        found.append((call.edge(source, taps), lies))
+    return _joined(call, found)
+
+
+def _joined(call: Call, found: list[tuple[Edge, Dims]]) -> list[Edge]:
+    """Return edges of parts that may lie on other axes than one another; each comes with its dims in the result."""
+    for _, dims in found:
+        call.adopt(dims)
+    return [call.matched(edge, dims) for edge, dims in found]
 
 
 def _start(call: Call) -> int:
@@ -60,21 +69,18 @@ def _picked(call: Call, dim: int, index: int) -> list[Edge]:
 @rule(aten.cat, aten.concat)
 def _cat(call: Call) -> list[Edge]:
     dim = call["dim"] % len(call.shape)
-    edges, start = [], 0
+    found, start = [], 0
     for part in call["tensors"]:
         if isinstance(part, Node):
-            call.dims = tuple(mine or theirs for mine, theirs in zip(call.dims, part.dims, strict=True))
-            edges.append((part, start))
+            found.append((call.edge(part, {dim: Taps.window(1, before=start)}), part.dims))
         start += part.shape[dim]
-    return [call.edge(part, {dim: Taps.window(1, before=start)}) for part, start in edges]
+    return _joined(call, found)
 
 
 @rule(aten.stack)
 def _stack(call: Call) -> list[Edge]:
     dim = call["dim"] % len(call.shape)
-    for part in call.sources:
-        call.dims = (*part.dims[:dim], (), *part.dims[dim:])
-    return [call.edge(part, {}) for part in call.sources]
+    return _joined(call, [(call.edge(part, {}), (*part.dims[:dim], (), *part.dims[dim:])) for part in call.sources])
 
 
 @rule(aten.split, aten.split_with_sizes, aten.chunk, aten.tensor_split)
@@ -103,24 +109,55 @@ def _roll(call: Call) -> list[Edge]:
     return call.along("self", {dim: Taps.window(1, before=shift) for dim, shift in moves}, "circular")
 
 
-@rule(aten.repeat)
+@rule(aten.repeat, aten.tile)
 def _repeat(call: Call) -> list[Edge]:
     source = call.source("self")
     if len(call.shape) != len(source.shape):
         raise call.unsupported("with more dims than its input has")
-    return call.along("self", dict.fromkeys(range(len(call.shape)), IDENTITY), "circular")
+    repeated = {dim: size for dim, size in enumerate(source.shape) if size != call.shape[dim]}
+    # Every copy reads the same pixels.
+    return call.along("self", {dim: Taps(0, tuple({p: 1} for p in range(size))) for dim, size in repeated.items()})
+
+
+@rule(aten.repeat_interleave)
+def _repeat_interleave(call: Call) -> list[Edge]:
+    if not isinstance(call.get("repeats"), int) or call["dim"] is None:
+        raise call.unsupported("with several numbers of repeats or without a dim")
+    return call.along("self", {call["dim"]: Taps(1, ({0: 1},) * call["repeats"])})
+
+
+@rule(aten.index_select)
+def _index_select(call: Call) -> list[Edge]:
+    size = call.source("self").shape[call["dim"]]
+    places = [place % size for place in call.value("index").reshape(-1).tolist()]
+    return call.along("self", {call["dim"]: Taps(0, tuple({place: 1} for place in places))})
+
+
+@rule(aten.index)
+def _index(call: Call) -> list[Edge]:
+    """Read along one dim, whose indices are fixed, what they name; several at once read everything of those dims."""
+    source, indices = call.source("self"), call["indices"]
+    given = [dim for dim, index in enumerate(indices) if index is not None]
+    fixed = [isinstance(indices[dim], torch.Tensor) and not is_fake(indices[dim]) for dim in given]
+    if len(given) == 1 and all(fixed) and indices[given[0]].ndim == 1 and indices[given[0]].dtype != torch.bool:
+        places = [place % source.shape[given[0]] for place in indices[given[0]].tolist()]
+        return call.along("self", {given[0]: Taps(0, tuple({place: 1} for place in places))})
+    if not all(isinstance(indices[dim], torch.Tensor) for dim in given) or len(call.shape) != len(source.shape):
+        return call.everything_of_all()
+    return call.everything("self", given)
 
 
 @rule(aten.pixel_shuffle)
 def _pixel_shuffle(call: Call) -> list[Edge]:
-    factor = call["upscale_factor"]
-    return call.last_dims("self", [Taps(1, ({0: 1},) * factor)] * 2)
+    spread = Taps(1, ({0: 1},) * call["upscale_factor"])
+    return call.along("self", {-3: None, -2: spread, -1: spread})
 
 
 @rule(aten.pixel_unshuffle)
 def _pixel_unshuffle(call: Call) -> list[Edge]:
     factor = call["downscale_factor"]
-    return call.last_dims("self", [Taps.window(factor, stride=factor)] * 2)
+    window = Taps.window(factor, stride=factor)
+    return call.along("self", {-3: None, -2: window, -1: window})
 
 
 @rule(aten.permute, aten.transpose, aten.t, aten.movedim, aten.channel_shuffle)
@@ -137,7 +174,7 @@ def _permute(call: Call) -> list[Edge]:
     elif "groups" not in call:
         order.reverse()
     call.dims = tuple(source.dims[dim] for dim in order)
-    return [call.edge(source, {})]
+    return [call.edge(source, {1: None} if "groups" in call else {})]
 
 
 @rule(aten.view, aten.reshape, aten._unsafe_view, aten.flatten, aten.unflatten, aten.unsqueeze, aten.squeeze,

@@ -69,11 +69,18 @@ def _follow(
         source, index = cast(tuple[torch.fx.Node, int], node.args)
         maker = known.get(source.name)
         return _node(node, source, index, maker, axes) if isinstance(maker, dict) else None
+    value = node.meta.get("val")
+    if value is None:
+        return None  # an assertion
     named = arguments(node, known, fixed)
     values = [one for value in named.values() for one in (value if isinstance(value, (list, tuple)) else [value])]
     if not any(isinstance(one, Node) for one in values) or _creates(node):
         return None
-    if isinstance(node.meta["val"], torch.Tensor):
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        # A number out of a tensor, as `item()` makes: all of it decides.
+        edges = tuple(Edge(one, (None,) * axes) for one in values if isinstance(one, Node))
+        return Node(node.name, short_name(operator_of(node)), module_of(node), (), (), (1,) * axes, edges)
+    if isinstance(value, torch.Tensor):
         return _node(node, node, 0, named, axes)
     return named
 
@@ -81,7 +88,7 @@ def _follow(
 def _creates(node: torch.fx.Node) -> bool:
     """Return whether a call takes from its arguments their shape alone."""
     name = str(node.target).split(".")[-2:][0]
-    return name.endswith("_like") or name.startswith("new_")
+    return name.endswith("_like") or name.startswith(("new_", "sym_"))
 
 
 def _node(node: torch.fx.Node, caller: torch.fx.Node, index: int, named: dict[str, Any], axes: int) -> Node:
@@ -109,5 +116,5 @@ def _size(axis: int, call: Call, edges: list[Edge]) -> int:
         if held == (axis,):
             return call.shape[dim]
         if axis in held:
-            return next(edge.source.sizes[axis] for edge in edges if edge.source.sizes[axis] > 1)
+            return next((edge.source.sizes[axis] for edge in edges if edge.source.sizes[axis] > 1), 1)
     return 1
