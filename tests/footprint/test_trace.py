@@ -151,3 +151,26 @@ def test_unpooling_is_the_pooling_turned_round(size):
     fp = trace_footprint(Unpools(), torch.rand(shape, dtype=torch.float64))
     for axis in (0, 1):
         assert [bits(one) for one in pixels_read(fp.node, axis)] == truly_read(Unpools(), shape, axis)
+
+
+def test_a_function_is_no_module():
+    with pytest.raises(UnsupportedModule, match=r"got function, expected a torch\.nn\.Module; wrap it"):
+        trace_footprint(lambda x: x, torch.zeros(1, 1, 5))
+
+
+def test_a_program_for_open_sizes_is_refused():
+    image, height = torch.zeros(1, 1, 16, 9), torch.export.Dim("height", min=4, max=64)
+    program = torch.export.export(nn.Conv2d(1, 1, 3), (image,), dynamic_shapes=({2: height},))
+    with pytest.raises(ShapeError, match=r"got a program for open sizes .*, expected fixed ones; export it for one"):
+        trace_footprint(program)
+
+
+def test_what_torch_cannot_make_functional_is_named(monkeypatch):
+    program = torch.export.export(nn.Conv1d(1, 1, 3), (torch.zeros(1, 1, 9),))
+
+    def fails(self, table):
+        raise AssertionError("expected a symbol\nand more")
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", fails)
+    with pytest.raises(UnsupportedModule, match="cannot be made functional: expected a symbol; give the module itself"):
+        trace_footprint(program)

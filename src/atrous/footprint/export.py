@@ -25,21 +25,27 @@ def export(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own
-        if isinstance(model, ExportedProgram):
-            return _functional(model)
-        return _functional(_exported(verb, model, example_inputs))
+        program = model if isinstance(model, ExportedProgram) else _exported(verb, model, example_inputs)
+        try:
+            functional: ExportedProgram = program.run_decompositions({})
+            return functional
+        except Exception as error:
+            raise UnsupportedModule(
+                f"{verb}: the exported program cannot be made functional: {_first_line(error)}; give the module itself"
+            ) from error
 
 
 def _exported(verb: str, model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
+    if not isinstance(model, torch.nn.Module):
+        raise UnsupportedModule(f"{verb}: got {type(model).__name__}, expected a torch.nn.Module; wrap it in one")
     if not example_inputs or not isinstance(example_inputs[0], torch.Tensor):
         raise ShapeError(f"{verb}: got no example input, expected a tensor (B, C, *S) such as the network takes")
     with evaluating(model):
         try:
             return torch.export.export(model, example_inputs, strict=False)
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnsupportedModule(
-                f"{verb}: {type(model).__name__} cannot be exported: {reason}; "
+                f"{verb}: {type(model).__name__} cannot be exported: {_first_line(error)}; "
                 "write its control flow without values of tensors, or trace the part behind it"
             ) from error
 
@@ -56,9 +62,9 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _functional(program: ExportedProgram) -> ExportedProgram:
-    functional: ExportedProgram = program.run_decompositions({})
-    return functional
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def constants(program: ExportedProgram) -> tuple[dict[str, torch.Tensor], list[str]]:

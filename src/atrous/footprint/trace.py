@@ -49,6 +49,10 @@ def trace_footprint(model: torch.nn.Module | ExportedProgram, *example_inputs: t
     shape = tuple(first.meta["val"].shape)
     if len(shape) < 3:
         raise ShapeError(f"trace_footprint: got a first input of shape {shape}, expected (B, C, *S) with spatial axes")
+    if not all(type(size) is int for size in shape):
+        raise ShapeError(
+            f"trace_footprint: got a program for open sizes {shape}, expected fixed ones; export it for one image"
+        )
     axes = len(shape) - 2
     dims = ((), (), *((axis,) for axis in range(axes)))
     known: dict[str, Node | dict[str, Any]] = {first.name: Node(first.name, INPUT, "", shape, dims, shape[2:], ())}
