@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import TypeAlias
@@ -33,6 +33,13 @@ class Taps:
 
     step: int
     phases: tuple[Offsets, ...]
+
+    limits: tuple[tuple[int, int] | None, ...] = field(init=False, repr=False, compare=False)
+    """The first and the last offset of each phase, ready before anybody asks what a range reads."""
+
+    def __post_init__(self) -> None:
+        limits = tuple((min(offsets), max(offsets)) if offsets else None for offsets in self.phases)
+        object.__setattr__(self, "limits", limits)
 
     def __hash__(self) -> int:
         return self._hash
@@ -106,15 +113,11 @@ class Taps:
         ends: list[int] = []
         period = len(self.phases)
         for p in range(start, min(stop, start + period)):
-            limits = self._limits[p % period]
+            limits = self.limits[p % period]
             if limits is not None:
                 first, last = p // period * self.step, (p + (stop - 1 - p) // period * period) // period * self.step
                 ends += (min(first, last) + limits[0], max(first, last) + limits[1])
         return (min(ends), max(ends) + 1) if ends else None
-
-    @cached_property
-    def _limits(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple((min(offsets), max(offsets)) if offsets else None for offsets in self.phases)
 
     def plus(self, other: Taps) -> Taps:
         """Return both sets of taps, of one rate, with the paths added."""
