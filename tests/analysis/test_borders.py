@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -97,6 +98,7 @@ def test_prints_as_a_table_and_is_plain_for_json():
         "errors": {"zeros": [1.0, 0.0], "circular": [0.0, 0.0]},
         "scale": 3.0,
         "clear": 1,
+        "skipped": {},
     }
 
 
@@ -105,12 +107,21 @@ def test_an_unknown_mode_is_named():
         borders(torch.nn.Conv1d(1, 1, 3), noise(1, 1, 40), size=8, modes=["mirror"])
 
 
-def test_padding_that_does_not_fit_is_named():
+@pytest.mark.parametrize("own", MODES)
+def test_padding_that_does_not_fit_is_left_out_and_the_table_says_so(own):
+    model = torch.nn.Conv1d(1, 1, 3, padding=4, dilation=4, padding_mode=own)
+    found = borders(model, noise(1, 1, 40), size=4)
+    assert list(found.errors) == ["zeros", "replicate", "circular"]
+    assert list(found.to_dict()["skipped"]) == ["reflect"]
+    head, *_, last = str(found).splitlines()
+    assert head.split() == ["distance", "zeros", "replicate", "circular"]
+    assert re.match("reflect is left out: .*Padding size should be less than the corresponding input dimension", last)
+
+
+def test_padding_of_which_nothing_fits_is_named():
     model = torch.nn.Conv1d(1, 1, 3, padding=5, dilation=5)
-    with pytest.raises(
-        GeometryError, match=r"borders: padding 'reflect' does not fit a window of size=4: .*; expected"
-    ):
-        borders(model, noise(1, 1, 40), size=4)
+    with pytest.raises(GeometryError, match=r"padding 'reflect' does not fit a window of size=4: .*; give a larger"):
+        borders(model, noise(1, 1, 40), size=4, modes=["reflect", "circular"])
 
 
 @pytest.mark.parametrize(("shape", "size"), [((1, 1, 8), 9), ((1, 1, 8), 0), ((8, 8), 4)])
@@ -120,7 +131,11 @@ def test_a_window_outside_of_the_image_is_named(shape, size):
 
 
 def test_an_image_without_a_truth_is_named():
-    with pytest.raises(ShapeError, match=r"outputs 4 to 16 no padding reaches, .* give a larger image or a lower"):
+    sentence = (
+        "got an image of 20 pixels along axis 0, where outputs 4 to 15 read no padding, "
+        "expected none in outputs 3 to 16, the truth for size=14; give a larger image or a lower size"
+    )
+    with pytest.raises(ShapeError, match=sentence):
         borders(torch.nn.Conv1d(1, 1, 3, padding=4, dilation=4), noise(1, 1, 20), size=14)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from atrous import UnsupportedModule, nn
+from atrous import ShapeError, UnsupportedModule, nn
 from atrous.analysis.cost import cost
 
 
@@ -182,3 +182,11 @@ def test_control_flow_on_values_is_named():
 
     with pytest.raises(UnsupportedModule, match="Branch cannot be exported"):
         cost(Branch(), torch.zeros(1, 1, 4))
+
+
+def test_a_program_for_open_sizes_is_refused():
+    height = torch.export.Dim("height", min=4, max=64)
+    image = torch.zeros(1, 1, 16, 9)
+    program = torch.export.export(torch.nn.Conv2d(1, 1, 3), (image,), dynamic_shapes=({2: height},))
+    with pytest.raises(ShapeError, match=r"cost: got a program for open sizes \(1, 1, \w+, 9\), expected fixed ones"):
+        cost(program)

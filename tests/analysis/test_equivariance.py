@@ -124,17 +124,43 @@ def test_an_image_no_larger_than_the_shift_is_named(shape):
         equivariance(torch.nn.ReLU(), noise(*shape), 8)
 
 
-@pytest.mark.parametrize(("size", "shift"), [(20, 6), (40, 1)])
-def test_an_image_that_leaves_nothing_is_named(size, shift):
+def test_an_image_that_leaves_nothing_is_named():
     model = torch.nn.Conv1d(1, 1, 5, stride=2, padding=4, dilation=2)
-    with pytest.raises(ShapeError, match=r"leave nothing to compare among the outputs .* expected a larger image"):
-        equivariance(model, noise(1, 1, size), shift)
+    sentence = (
+        "got 20 pixels along axis 0, where outputs 2 to 4 read no padding, expected more than 3 such outputs, "
+        "to shift by up to 3; give a larger image or a lower max_shift"
+    )
+    with pytest.raises(ShapeError, match=sentence):
+        equivariance(model, noise(1, 1, 20), 6)
+    with pytest.raises(ShapeError, match="got 8 pixels along axis 0, where every output reads padding, expected more"):
+        equivariance(model, noise(1, 1, 8), 2)
+
+
+def test_a_shift_below_the_stride_is_named():
+    model = torch.nn.Sequential(torch.nn.Conv1d(1, 1, 3, stride=3), torch.nn.Upsample(scale_factor=2))
+    with pytest.raises(GeometryError, match="equivariance: got max_shift=2, expected at least 3, to shift by a whole"):
+        equivariance(model, noise(1, 1, 40), 2)
 
 
 def test_a_global_output_is_named():
     model = torch.nn.Sequential(torch.nn.Conv1d(1, 1, 3), torch.nn.Softmax(2))
-    with pytest.raises(GeometryError, match="expected outputs that move along with the image at one rate"):
+    sentence = (
+        r"output 1\.softmax reads all of it along axis 0, expected outputs that move along with the image at one rate; "
+        "pass the part before its global layer"
+    )
+    with pytest.raises(GeometryError, match=sentence):
         equivariance(model, noise(1, 1, 12), 2)
+
+
+def test_branches_of_several_strides_are_named():
+    class Joined(torch.nn.Module):
+        def forward(self, x):
+            return x[..., :6] + F.max_pool1d(x, 2)[..., :6]
+
+    with pytest.raises(
+        GeometryError, match=r"add has no one stride along axis 0, .*; pass the part before its branches"
+    ):
+        equivariance(Joined(), noise(1, 1, 14), 2)
 
 
 def test_an_output_without_its_axes_in_place_is_named():
@@ -142,7 +168,9 @@ def test_an_output_without_its_axes_in_place_is_named():
         def forward(self, x):
             return x.transpose(2, 3)
 
-    with pytest.raises(ShapeError, match=r"expected \(B, D, \*P\) with 2 axes"):
+    with pytest.raises(
+        ShapeError, match=r"expected \(B, D, \*P\) with 2 axes in the order of the image's, of more than"
+    ):
         equivariance(Turned(), noise(1, 1, 12, 12), 2)
 
 

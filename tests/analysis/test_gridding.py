@@ -95,6 +95,8 @@ def test_paths_along_an_axis_are_exact_beyond_64_bits():
     found = gridding(chain((1,) * 50), torch.zeros(1, 1, 120, 120))
     assert sum(found.axes[0].paths) == 3**50
     assert found.joint.sum() == pytest.approx(9**50)
+    most = max(found.axes[0].paths)
+    assert str(found).splitlines()[-1].split() == ["all", "101x101", "10201/10201", "0", f"{most**2:.2e}"]
 
 
 def test_axes_are_apart():
@@ -117,6 +119,19 @@ def test_of_the_outputs_of_up_sampling_the_worst_counts():
     footprint = trace_footprint(network, torch.zeros(1, 1, 16))
     assert {tuple(footprint.taps(0, at=p)) for p in range(10, 12)} == {(0, 3), (0,)}
     assert gridding(footprint).axes[0].paths == (1, 0, 0, 1)
+
+
+def test_of_rates_without_a_common_factor_no_more_outputs_are_asked_than_there_are():
+    class Resized(nn.Module):
+        def forward(self, x):
+            sizes = (107, 109, 113, 127)
+            return sum(nn.functional.interpolate(x, size, mode="linear")[..., :16] for size in sizes)
+
+    footprint = trace_footprint(Resized(), torch.zeros(1, 1, 101))
+    patterns = [footprint.taps(0, at=p) for p in range(16)]
+    coverage, extent = min((Fraction(len(taps), max(taps) + 1), -max(taps) - 1) for taps in patterns)
+    found = gridding(footprint).axes[0]
+    assert (found.coverage, found.receptive_field) == (coverage, -extent)
 
 
 def test_an_output_that_reads_nothing_is_never_the_worst():
@@ -149,7 +164,9 @@ def test_it_prints_and_turns_into_json():
         "axis  receptive field  coverage  holes  most paths",
         "   0                9       5/9      4           3",
         "   1                9       5/9      4           3",
+        " all              9x9     25/81     56           9",
     ]
+    assert len(str(gridding(chain((2, 2), 1), torch.zeros(1, 1, 20))).splitlines()) == 2
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain["coverage"] == "25/81"
     assert plain["axes"][0] == {

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import nn
 
-from atrous import functional
+from atrous import functional, trace_footprint
+from atrous.footprint.graph import pixels_read
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 SMALLEST, LARGEST = 3, 26
@@ -100,8 +101,10 @@ def bicubic(rng, ndim, channels):
 def pad(rng, ndim, channels):
     mode = rng.choice(["constant", "reflect", "replicate", "circular"])
     low = -1 if mode == "constant" else 0
-    sides = sizes(rng, low, 2, 2 * ndim)
-    return lambda x: F.pad(x, sides, mode=mode)
+    sides, narrow = sizes(rng, low, 2, 2 * ndim), sizes(rng, 0, 1, 2 * ndim)
+    # What `pad` becomes when torch takes it apart.
+    reflect, replicate = (getattr(torch.ops.aten, f"{one}_pad{ndim}d") for one in ("reflection", "replication"))
+    return lambda x: replicate(reflect(F.pad(x, sides, mode=mode), narrow), narrow[::-1])
 
 
 def piece(rng, ndim, channels):
@@ -116,7 +119,7 @@ def join(rng, ndim, channels):
 
 def channels_joined(rng, ndim, channels):
     def run(x):
-        parts = torch.cat([x, x.flip(2)], 1).chunk(2, 1)
+        parts = torch.cat([x, x.flip(2)], 1).cumsum(1).chunk(2, 1)
         return parts[0] + 2 * parts[1]
 
     return run
@@ -128,12 +131,50 @@ def stacked(rng, ndim, channels):
 
 def flip(rng, ndim, channels):
     axis = rng.randint(2, ndim + 1)
-    return lambda x: x.flip(axis)
+    return lambda x: x.flip(axis) if ndim == 1 else x.rot90(1, (2, -1)).flip(axis).rot90(-1, (2, -1))
 
 
 def roll(rng, ndim, channels):
     axis, shift = rng.randint(2, ndim + 1), rng.randint(-2, 2)
-    return lambda x: x.roll(shift, axis)
+    half = rng.choice([torch.fft.fftshift, torch.fft.ifftshift])
+    return lambda x: half(x.roll(shift, axis), axis)
+
+
+def rows(rng, ndim, channels):
+    axis, index = rng.randint(2, ndim + 1), rng.randint(0, SMALLEST - 1)
+    return lambda x: x + (x.unbind(axis)[index] + 2 * x.select(axis, -1)).unsqueeze(axis)
+
+
+def copies(rng, ndim, channels):
+    axis, picked = rng.randint(2, ndim + 1), [rng.random() for _ in range(rng.randint(SMALLEST, 9))]
+
+    def run(x):
+        times = [2 if dim == axis else 1 for dim in range(x.ndim)]
+        y = x.repeat(times).repeat_interleave(2, axis)
+        return y.index_select(axis, torch.tensor([int(one * y.shape[axis]) for one in picked]))
+
+    return run
+
+
+def windows(rng, ndim, channels):
+    axis, step = rng.randint(2, ndim + 1), rng.randint(1, 3)
+
+    def run(x):
+        pairs = torch.view_as_complex(x.unfold(axis, 2, step).contiguous())
+        return torch.view_as_real(pairs).sum(-1)
+
+    return run
+
+
+def written(rng, ndim, channels):
+    axis, places = rng.randint(2, ndim + 1), torch.tensor([2, 0])
+
+    def run(x):
+        y = x.clone()
+        y[(slice(None),) * axis + (places,)] += 2 * x.narrow(axis, 1, 2)
+        return y
+
+    return run
 
 
 def split(rng, ndim, channels):
@@ -143,12 +184,12 @@ def split(rng, ndim, channels):
 
 def channels_last(rng, ndim, channels):
     w = weight(channels, channels)
-    return lambda x: F.linear(x.movedim(1, -1).permute(*range(ndim + 2)), w).movedim(-1, 1)
+    return lambda x: (x.movedim(1, -1) @ w).movedim(-1, 1)
 
 
 def tokens(rng, ndim, channels):
     w = weight(channels, channels)
-    return lambda x: F.linear(x.flatten(2).transpose(1, 2), w).transpose(1, 2).reshape(x.shape)
+    return lambda x: torch.einsum("b...c,cd->bd...", F.linear(x.flatten(2).mT, w), w).reshape(x.shape)
 
 
 def shuffle(rng, ndim, channels):
@@ -175,7 +216,8 @@ def batch_norm(rng, ndim, channels):
 
 
 def pointwise(rng, ndim, channels):
-    return rng.choice([F.relu, F.softplus, lambda x: F.leaky_relu(x, 0.5), lambda x: 3 * x + 1])
+    # None of them flat anywhere: a change must come through, up or down.
+    return rng.choice([lambda x: F.relu(x) - F.softplus(-x), lambda x: F.leaky_relu(x, 0.5), lambda x: 3 * x + 1])
 
 
 def residual(rng, ndim, channels):
@@ -189,8 +231,8 @@ LAYERS = {
     one.__name__: one
     for one in (
         conv, conv_transpose, tap_conv, max_pool, avg_pool, adaptive_avg, adaptive_max, nearest, nearest_exact,
-        linear_resize, bicubic, pad, piece, join, channels_joined, stacked, flip, roll, split, channels_last, tokens,
-        shuffle, unshuffle, shuffle_by_view, batch_norm, pointwise, residual,
+        linear_resize, bicubic, pad, piece, join, channels_joined, stacked, flip, roll, rows, copies, windows, written,
+        split, channels_last, tokens, shuffle, unshuffle, shuffle_by_view, batch_norm, pointwise, residual,
     )
 }  # fmt: skip
 PLANAR = ("bicubic", "shuffle", "unshuffle", "shuffle_by_view")
@@ -221,9 +263,9 @@ def networks(draw):
     possible = [name for name in LAYERS if ndim == 2 or name not in PLANAR]
     names, layers = [], []
     x = torch.rand(shape, dtype=torch.float64)
-    for _ in range(rng.randint(4, 9)):
-        # Two draws for the layers that fit one rank alone.
-        name = rng.choice([*possible, *PLANAR, "unshuffle"] if ndim == 2 else possible)
+    for _ in range(rng.randint(5, 9)):
+        # More draws for the layers that fit one rank alone, or not every size.
+        name = rng.choice([*possible, "conv_transpose", *(2 * PLANAR if ndim == 2 else ())])
         layer = LAYERS[name](rng, ndim, channels)
         try:
             y = layer(x)
@@ -234,6 +276,38 @@ def networks(draw):
             layers.append(layer)
             x = y
     return names, Network(layers), shape
+
+
+def bits(number):
+    return {index for index in range(number.bit_length()) if number >> index & 1}
+
+
+class Does(nn.Module):
+    """A network that runs a function."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.forward = run
+
+
+def claims_and_truth(run, shape):
+    """Return for each axis what each output is said to read, and what changes it; as one where no dim holds the axis.
+
+    The function is for one image: it may take batch and pixels together.
+    """
+    fp = trace_footprint(Does(run), torch.rand(shape, dtype=torch.float64))
+    found = []
+    for axis in range(fp.ndim):
+        held = (axis,) in fp.node.dims
+        truth = truly_read(
+            lambda images: torch.stack([run(image) for image in images.split(1)]).unsqueeze(-1),
+            shape,
+            axis,
+            1 + fp.node.dims.index((axis,)) if held else 1,
+        )
+        claimed = [bits(one) for one in pixels_read(fp.node, axis)]
+        found.append((claimed, truth if held else [set().union(*truth)]))
+    return found
 
 
 def truly_read(network, shape, axis, dim=None):

@@ -32,6 +32,28 @@ def test_exchanged_axes_meet():
     assert one.pointwise()[1].locals == (None, None)
 
 
+def test_what_lies_elsewhere_is_read_as_a_whole():
+    one = call((1, 3, 4, 4), self=image(1, 3, 4, 4), other=image(1, 3, 1, 4))
+    wide, thin = one.sources
+    assert one.broadcast(thin) == ((), (), (), (1,))
+    turned = ((), (), (1,), (0,))
+    first, second, third = one.joined(
+        [(one.edge(wide, {}), wide.dims), (one.edge(wide, {}), turned), (one.edge(thin, {}), one.broadcast(thin))]
+    )
+    assert first.locals == (IDENTITY, IDENTITY)
+    assert second.locals == one.whole(wide).locals == (None, None)
+    assert third.locals == (HERE, IDENTITY)
+
+
+def test_a_dim_that_is_summed_over_stays_whole():
+    one = call((1, 3, 4, 4), self=image(1, 3, 4, 4))
+    summed = one.edge(one.source("self"), {2: None})
+    assert one.joined([(one.edge(one.source("self"), {}), image(1, 3, 4, 4).dims), (summed, ((),) * 4)])[1].locals == (
+        None,
+        HERE,
+    )
+
+
 def test_a_reduction_drops_or_keeps_its_dims():
     dropped, kept = call((1, 3, 5), self=image(1, 3, 4, 5)), call((1, 3, 1, 5), self=image(1, 3, 4, 5))
     assert dropped.reduced("self", [2])[0].locals == kept.reduced("self", [2])[0].locals == (None, IDENTITY)
@@ -52,6 +74,7 @@ def test_arguments():
     assert one.pooled_axes == 2
     assert (one.per_axis("kernel_size", 2), one.per_axis("stride", 2)) == ([2, 2], [3, 3])
     assert len(one.sources) == 2
+    assert one.tensors == [one["self"]]
     assert one.get("dilation") is None
 
 

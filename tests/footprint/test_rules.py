@@ -9,14 +9,7 @@ from atrous import GeometryError, UnsupportedModule, functional, trace_footprint
 from atrous.footprint import rule, rules
 from atrous.footprint.graph import pixels_read
 
-from .networks import truly_read
-
-
-class Does(nn.Module):
-    def __init__(self, run):
-        super().__init__()
-        self.forward = run
-
+from .networks import Does, bits, claims_and_truth, truly_read
 
 ONES = torch.rand(6, 6, dtype=torch.float64) + 0.1
 
@@ -64,6 +57,75 @@ def test_what_spans_an_axis(run, spans):
             assert len(set(table)) == 1
 
 
+def lstm(x):
+    state = torch.zeros(1, 5, 6, dtype=torch.float64)
+    weights = [torch.cat([ONES] * 4) / 50] * 2 + [torch.zeros(24, dtype=torch.float64)] * 2
+    return torch.lstm(x[0].movedim(0, -1), (state, state), weights, True, 1, 0.0, False, False, True)[0]
+
+
+# Each on what torch is sure to change: never less than is read.
+AT_MOST = {
+    **{name: SPANNING[name][0] for name in ("layer norm over channels", "layer norm over the last axis", "group norm")},
+    "instance norm": F.instance_norm,
+    "softmax": lambda x: (x / 1e6).softmax(3),
+    "patches": lambda x: F.fold(F.unfold(x, 2), (5, 6), 2),
+    "sampled": lambda x: F.grid_sample(x, ONES[None, :5, :, None].expand(1, 5, 6, 2), align_corners=False),
+    "lstm": lstm,
+    "fft": lambda x: torch.fft.fft(x, dim=2).abs(),
+    "rfft and back": lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=2), n=5, dim=2),
+    "fft in two axes": lambda x: torch.fft.fft2(x).abs(),
+    "fft in the last two": lambda x: torch.fft.fftn(x, s=(5, 6)).real,
+    "rfft in two axes and back": lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * ONES[0, :4], s=(5, 6)),
+    "fft over channels": lambda x: torch.fft.fftn(x, dim=(1,)).imag,
+}
+
+
+@pytest.mark.parametrize("run", AT_MOST.values(), ids=AT_MOST)
+def test_never_less_than_is_read(run):
+    for claimed, truth in claims_and_truth(run, (1, 6, 5, 6)):
+        assert all(told >= read for told, read in zip(claimed, truth, strict=True))
+
+
+def test_a_transform_reads_its_dims_alone():
+    fp = trace_footprint(Does(lambda x: torch.fft.fft(x, dim=2).abs()), torch.zeros(1, 6, 5, 6))
+    assert fp.globals == (True, False)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_differences(times):
+    ((claimed, truth),) = claims_and_truth(lambda x: x.diff(n=times), (1, 1, 9))
+    assert claimed == truth
+
+
+def test_the_paths_of_a_second_difference():
+    fp = trace_footprint(Does(lambda x: x.diff(n=2)), torch.zeros(1, 1, 9))
+    assert fp.taps(0) == {0: 1, 1: 2, 2: 1}
+
+
+def test_differences_with_more_at_the_ends():
+    with pytest.raises(
+        UnsupportedModule, match=r"calls aten\.diff with something joined to its ends, which has no rule"
+    ):
+        trace_footprint(Does(lambda x: x.diff(prepend=x)), torch.zeros(1, 1, 9))
+
+
+@pytest.mark.parametrize(("mode", "before", "after"), [("nearest", 26, 22), ("nearest-exact", 14, 23)])
+def test_what_torch_rounds_down_is_read_too(mode, before, after):
+    """An output that lies on a pixel reads the one before it, where torch counts in single precision."""
+    image = torch.arange(float(before))[None, None]
+
+    def resize(x):
+        return F.interpolate(x, size=after, mode=mode)
+
+    fp = trace_footprint(Does(resize), image)
+    truth, exact = resize(image)[0, 0].long().tolist(), resize(image.double())[0, 0].long().tolist()
+    claimed = [bits(pixels) for pixels in pixels_read(fp.node, 0)]
+    assert truth != exact
+    assert all({one, other} <= told for one, other, told in zip(truth, exact, claimed, strict=True))
+    assert max(map(len, claimed)) == 2
+    assert sum(map(len, claimed)) <= after + 2
+
+
 def test_global_pooling_reads_all_whatever_the_operator():
     fp = trace_footprint(nn.AdaptiveAvgPool2d(1), torch.zeros(1, 1, 5, 6))
     assert fp.receptive_field == (5, 6)
@@ -79,7 +141,7 @@ def test_scattered_taps_that_never_land_are_not_read():
     fp = trace_footprint(network, torch.rand(shape, dtype=torch.float64))
     assert fp.taps(0) == {0: 1, 1: 1}
     for axis in (0, 1):
-        table = [{i for i in range(8) if pixels >> i & 1} for pixels in pixels_read(fp.node, axis)]
+        table = [bits(pixels) for pixels in pixels_read(fp.node, axis)]
         assert table == truly_read(network, shape, axis)
 
 

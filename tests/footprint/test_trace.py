@@ -1,6 +1,6 @@
 """What the engine says is what changing the input shows, for random networks, at every output and every border."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 
 import pytest
 import torch
@@ -8,15 +8,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from torch import nn
 
 from atrous import ShapeError, UnsupportedModule, accelerate, models, trace_footprint
+from atrous.footprint import products, rules, shapes, trace
 from atrous.footprint.graph import ancestors, pixels_read
 
-from .networks import LAYERS, networks, truly_read
+from .networks import LAYERS, bits, networks, truly_read
 
 NETWORKS = 200
 
 
-def bits(number):
-    return {index for index in range(number.bit_length()) if number >> index & 1}
+# What a random network of positive numbers cannot show: what reads everything, decides by values, or subtracts.
+# The tests of their files show these, one by one.
+NOT_SHOWN = {
+    rules._unpooling, rules._layer_norm, rules._over_space, rules._over_channels_and_space, rules._fourier,
+    rules._diff, rules._anywhere, products._attention, shapes._scatter, shapes._scattered, shapes._masked_scatter,
+}  # fmt: skip
 
 
 def undisturbed(node, axis, p):
@@ -35,8 +40,14 @@ def undisturbed(node, axis, p):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-def test_random_networks_read_what_changes_them():
-    seen, inside = Counter(), 0
+def test_random_networks_read_what_changes_them(monkeypatch):
+    seen, hits, inside = Counter(), Counter(), 0
+
+    def find(operator):
+        hits[found := rules.find(operator)] += 1
+        return found
+
+    monkeypatch.setattr(trace, "find", find)
 
     @settings(max_examples=NETWORKS, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
@@ -64,6 +75,7 @@ def test_random_networks_read_what_changes_them():
 
     check()
     assert min(seen[name] for name in LAYERS) >= 20, seen
+    assert {one for one in [*rules.RULES.values(), rules._tap_conv] if hits[one] < 20} == NOT_SHOWN, hits
     assert inside > 500
 
 
@@ -108,6 +120,16 @@ def test_control_flow_is_refused():
         trace_footprint(Decides(), torch.zeros(1, 1, 5))
 
 
+def test_both_branches_are_refused():
+    class Decides(nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, torch.relu, torch.sigmoid, (x,))
+
+    message = r"module 'decides' calls cond, which is control flow and has no footprint; export the branch that runs"
+    with pytest.raises(UnsupportedModule, match=message):
+        trace_footprint(nn.Sequential(OrderedDict(decides=Decides())), torch.zeros(1, 1, 5))
+
+
 def test_an_output_that_reads_nothing():
     class Constant(nn.Module):
         def forward(self, x):
@@ -124,6 +146,17 @@ def test_a_second_input_is_fixed():
 
     fp = trace_footprint(Sum(), torch.zeros(1, 1, 5), torch.zeros(1, 1, 5))
     assert fp.receptive_field == (1,)
+
+
+class Squared(nn.Module):
+    def forward(self, x):
+        return nn.functional.conv1d(x, x, padding=2)
+
+
+def test_what_stands_in_two_places_is_read_by_both():
+    fp = trace_footprint(Squared(), torch.rand(1, 2, 6))
+    assert fp.reads([(0, 1)], clip=True) == ((0, 6),)
+    assert not fp.is_local
 
 
 def test_tensors_made_for_their_shape_read_nothing():

@@ -23,6 +23,12 @@ def test_a_bar_for_each_layer_that_multiplies():
     assert [label.get_text() for label in macs.get_yticklabels()] == ["stem.conv2d", "head.linear"]
 
 
+def test_large_numbers_have_a_prefix():
+    layers = (LayerCost("stem", "conv2d", (1, 8, 4, 4), 20_000_000, 80, 100, None),)
+    macs, _ = cost_bars(Cost(layers)).axes
+    assert macs.xaxis.get_major_formatter()(20_000_000) == "20 M"
+
+
 def test_the_first_layer_is_on_top():
     low, high = cost_bars(COST).axes[0].get_ylim()
     assert low > high

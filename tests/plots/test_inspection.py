@@ -139,3 +139,14 @@ def test_a_page_that_cannot_be_written(tmp_path):
     (tmp_path / "inspect.html").mkdir()
     with pytest.raises(DataError, match=r"inspect\.html: cannot be written"):
         written(inspected(nn.Conv2d(1, 1, 3), 1, 1, 8, 8), tmp_path)
+
+
+def test_the_words_name_every_input_and_the_images(tmp_path):
+    network = nn.Conv2d(1, 1, 3)
+    measured = analysis.effective_receptive_field(network, torch.randn(1, 1, 8, 8))
+    shape, others = (1, 1, 8, 8), ((1, 5), (1,))
+    page = written(inspected(network, *shape, effective_receptive_field=measured, others=others), tmp_path)
+    assert "for an input of 1 x 1 x 8 x 8 and 1 x 5 and 1.</p>" in page
+    assert "gradient over 1 image of noise." in page
+    page = written(inspected(network, *shape, skipped={"effective_receptive_field": "no"}, on_noise=False), tmp_path)
+    assert "gradient over images from files." in page

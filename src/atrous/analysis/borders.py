@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from atrous._errors import GeometryError, ShapeError
 from atrous._table import aligned
-from atrous.analysis.equivariance import first_output, interior, period, rates_of, window
+from atrous.analysis.equivariance import first_output, interior, period, rates_of, unpadded, window
 from atrous.footprint import Footprint, trace_footprint
 
 MODES = ("zeros", "reflect", "replicate", "circular")
@@ -31,6 +31,7 @@ class Borders:
         errors: for each padding mode the mean absolute error at each distance.
         scale: mean absolute output, to compare errors with.
         clear: distance from which on no padding is read, by the footprint; None if the image has no such place.
+        skipped: padding modes that do not fit the window, each with the reason.
 
     Example:
         >>> from atrous.analysis import borders
@@ -43,6 +44,7 @@ class Borders:
     errors: Mapping[str, tuple[float, ...]]
     scale: float
     clear: int | None
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain objects, for JSON."""
@@ -51,13 +53,14 @@ class Borders:
             "errors": {mode: list(errors) for mode, errors in self.errors.items()},
             "scale": self.scale,
             "clear": self.clear,
+            "skipped": dict(self.skipped),
         }
 
     def __str__(self) -> str:
         rows: list[Sequence[object]] = [("distance", *self.errors)]
         for distance, *errors in zip(self.distances, *self.errors.values(), strict=True):
             rows.append((distance, *(f"{error:.2e}" for error in errors)))
-        return aligned(rows)
+        return "\n".join([aligned(rows), *(f"{mode} is left out: {reason}" for mode, reason in self.skipped.items())])
 
 
 def borders(model: torch.nn.Module, image: torch.Tensor, *, size: int, modes: Sequence[str] = MODES) -> Borders:
@@ -66,7 +69,8 @@ def borders(model: torch.nn.Module, image: torch.Tensor, *, size: int, modes: Se
     A window of `size` pixels is cut from the middle of the image. The network runs on it with its convolutions padded
     by each mode, and once on the whole image, which gives the truth: there real pixels stand where padding would be.
     Copies of the network run in double precision and evaluation mode. Padding that is no convolution's own stays as it
-    is, and transposed convolutions know only zeros.
+    is, and transposed convolutions know only zeros. A mode that does not fit the window, as reflection by more pixels
+    than there are, is left out, and the table says so.
 
     Args:
         model: from (B, C, *S) to (B, D, *P).
@@ -75,7 +79,7 @@ def borders(model: torch.nn.Module, image: torch.Tensor, *, size: int, modes: Se
         modes: of 'zeros', 'reflect', 'replicate' and 'circular'.
 
     Raises:
-        GeometryError: an unknown mode, a mode that does not fit the window, or a network whose outputs do not move
+        GeometryError: an unknown mode, modes of which none fits the window, or a network whose outputs do not move
             along with the image at one rate.
         ShapeError: an image that is too small for a truth, or an output that is not (B, D, *P).
         UnsupportedModule: a network whose footprint is not known.
@@ -108,7 +112,7 @@ def borders(model: torch.nn.Module, image: torch.Tensor, *, size: int, modes: Se
     whole = trace_footprint(network, image)
     start = [(pixels - size) // 2 // step * step for pixels, step in zip(image.shape[2:], period(whole), strict=True)]
     crop = window(image, start, [size] * axes)
-    fp = trace_footprint(network, crop)
+    fp = trace_footprint(_with_padding(network, "zeros"), crop)  # its own mode may not fit the window
     rates = rates_of(fp, "borders")
     first = [int(place / rate) for place, rate in zip(start, rates, strict=True)]
     _check_truth(whole, fp, first, size)
@@ -116,35 +120,40 @@ def borders(model: torch.nn.Module, image: torch.Tensor, *, size: int, modes: Se
         truth = window(first_output(network(image)), first, fp.output_size)
         distance = _distances(fp.output_size, rates)
         distances = tuple(sorted(set(distance.flatten().tolist())))
-        errors = {}
+        errors, skipped = {}, {}
         for mode in modes:
-            difference = (_padded(network, crop, mode, size) - truth).abs().mean((0, 1))
+            try:
+                output = first_output(_with_padding(network, mode)(crop))
+            except (RuntimeError, ValueError) as error:
+                skipped[mode] = str(error).partition("\n")[0]
+                continue
+            difference = (output - truth).abs().mean((0, 1))
             errors[mode] = tuple(float(difference[distance == one].mean()) for one in distances)
-    return Borders(distances, errors, float(truth.abs().mean()), _clear(fp))
+    if skipped and not errors:
+        mode, reason = next(iter(skipped.items()))
+        raise GeometryError(
+            f"borders: padding {mode!r} does not fit a window of size={size}: {reason}; give a larger one"
+        )
+    return Borders(distances, errors, float(truth.abs().mean()), _clear(fp), skipped)
 
 
 def _check_truth(whole: Footprint, fp: Footprint, first: Sequence[int], size: int) -> None:
-    for (start, stop), begin, count in zip(interior(whole), first, fp.output_size, strict=True):
-        if begin < start or begin + count > stop:
+    for axis, (clear, begin, count) in enumerate(zip(interior(whole), first, fp.output_size, strict=True)):
+        if begin < clear[0] or begin + count > clear[1]:
             raise ShapeError(
-                f"borders: got an image of {whole.input_size} pixels, whose outputs {start} to {stop} no padding "
-                f"reaches, expected those of a window of {size} pixels among them; give a larger image or a lower size"
+                f"borders: got an image of {whole.input_size[axis]} pixels along axis {axis}, where {unpadded(clear)}, "
+                f"expected none in outputs {begin} to {begin + count - 1}, the truth for size={size}; "
+                "give a larger image or a lower size"
             )
 
 
-def _padded(network: torch.nn.Module, crop: torch.Tensor, mode: str, size: int) -> torch.Tensor:
-    """Return the output for the window, with convolutions padded by `mode`."""
+def _with_padding(network: torch.nn.Module, mode: str) -> torch.nn.Module:
+    """Return a copy whose convolutions are padded by `mode`."""
     network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):
             module.padding_mode = mode  # type: ignore[assignment]
-    try:
-        return first_output(network(crop))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise GeometryError(
-            f"borders: padding {mode!r} does not fit a window of size={size}: {reason}; expected a larger size"
-        ) from error
+    return network
 
 
 def _distances(sizes: Sequence[int], rates: Sequence[Fraction]) -> torch.Tensor:

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from atrous._errors import ShapeError
 from atrous._table import aligned
 from atrous.footprint.call import Call
 from atrous.footprint.export import arguments, constants, export, module_of, operator_of, short_name
@@ -135,6 +136,7 @@ def cost(model: torch.nn.Module | ExportedProgram, *example_inputs: torch.Tensor
 
     Raises:
         UnsupportedModule: a network that cannot be exported.
+        ShapeError: an example that the network does not take, or a program for open sizes.
 
     Source: for the share of taps, Chen et al. 2017, section 3.3 and figure 4.
 
@@ -150,7 +152,8 @@ def cost(model: torch.nn.Module | ExportedProgram, *example_inputs: torch.Tensor
         total                1179648        1168  135744        8.7       29.8%
     """
     program = export("cost", model, example_inputs)
-    fixed, _ = constants(program)
+    fixed, inputs = constants(program)
+    _check_sizes(program, inputs)
     parameters = program.graph_signature.inputs_to_parameters
     waiting = {id(fixed[name]): fixed[name].numel() for name in parameters}
     layers = []
@@ -160,6 +163,16 @@ def cost(model: torch.nn.Module | ExportedProgram, *example_inputs: torch.Tensor
             count = sum(waiting.pop(one, 0) for one in held)
             layers.append(_layer(node, fixed, count))
     return Cost(tuple(layers))
+
+
+def _check_sizes(program: ExportedProgram, inputs: Sequence[str]) -> None:
+    for node in program.graph.nodes:
+        shape = tuple(getattr(node.meta.get("val"), "shape", ()))
+        if node.name in inputs and not all(type(size) is int for size in shape):
+            sizes = ", ".join(map(str, shape))
+            raise ShapeError(
+                f"cost: got a program for open sizes ({sizes}), expected fixed ones; export it for one image"
+            )
 
 
 def _layer(node: torch.fx.Node, fixed: dict[str, torch.Tensor], parameters: int) -> LayerCost:

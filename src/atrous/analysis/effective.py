@@ -145,7 +145,7 @@ def effective_receptive_field(
         )
     if batch < 1:
         raise GeometryError(f"effective_receptive_field: batch: got {batch}, expected at least 1")
-    footprint = trace_footprint(model, images[:1].detach())
+    footprint = trace_footprint(model, images[:batch].detach())
     at = _placed(at, footprint.output_size)
     window = footprint.reads([(place, place + 1) for place in at])
     generator = torch.Generator().manual_seed(0)

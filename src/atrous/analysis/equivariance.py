@@ -110,7 +110,8 @@ def equivariance(model: torch.nn.Module, image: torch.Tensor, max_shift: int = 8
         max_shift: pixels.
 
     Raises:
-        GeometryError: a max_shift below 1, or a network whose outputs do not move along with the image at one rate.
+        GeometryError: a max_shift below 1 or below the stride, or a network whose outputs do not move along with the
+            image at one rate.
         ShapeError: an image that leaves nothing to compare, or an output that is not (B, D, *P).
         UnsupportedModule: a network whose footprint is not known.
 
@@ -137,13 +138,13 @@ def equivariance(model: torch.nn.Module, image: torch.Tensor, max_shift: int = 8
     fp = trace_footprint(network, window(image, [0] * axes, size))
     rates, inner = rates_of(fp, "equivariance"), interior(fp)
     moves = _moves(rates, max_shift)
-    widest = [max((whole[axis] for whole in moves.values()), default=0) for axis in range(axes)]
-    if not moves or any(stop - start <= far for (start, stop), far in zip(inner, widest, strict=True)):
-        raise ShapeError(
-            f"equivariance: got an image of {tuple(image.shape[2:])} pixels and max_shift={max_shift}, which leave "
-            f"nothing to compare among the outputs {inner} that no padding reaches, each {rates} pixels on; "
-            "expected a larger image, and a max_shift of at least the stride"
+    if not moves:
+        least = min(rate.numerator for rate in rates)
+        raise GeometryError(
+            f"equivariance: got max_shift={max_shift}, expected at least {least}, to shift by a whole output"
         )
+    widest = [max(whole[axis] for whole in moves.values()) for axis in range(axes)]
+    _check_compared(image, inner, widest)
     with torch.no_grad():
         base = first_output(network(window(image, [0] * axes, size)))
         scale = float(_part(base, inner).abs().max())
@@ -155,6 +156,27 @@ def equivariance(model: torch.nn.Module, image: torch.Tensor, max_shift: int = 8
             error = float((_part(shifted, here) - _part(base, there)).abs().max())
             found.append(ShiftError(shift, error, error / scale if scale else 0.0))
     return Equivariance(period(fp), inner, tuple(found))
+
+
+def _check_compared(image: torch.Tensor, inner: Sequence[tuple[int, int]], widest: Sequence[int]) -> None:
+    for axis, (whole, far) in enumerate(zip(inner, widest, strict=True)):
+        if whole[1] - whole[0] <= far:
+            raise ShapeError(
+                f"equivariance: got {image.shape[axis + 2]} pixels along axis {axis}, where {unpadded(whole)}, "
+                f"expected more than {far} such outputs, to shift by up to {far}; "
+                "give a larger image or a lower max_shift"
+            )
+
+
+def unpadded(outputs: tuple[int, int]) -> str:
+    """Return in words which outputs read no padding.
+
+    Example:
+        >>> unpadded((4, 16)), unpadded((3, 3))
+        ('outputs 4 to 15 read no padding', 'every output reads padding')
+    """
+    start, stop = outputs
+    return f"outputs {start} to {stop - 1} read no padding" if start < stop else "every output reads padding"
 
 
 def interior(fp: Footprint) -> tuple[tuple[int, int], ...]:
@@ -197,12 +219,19 @@ def rates_of(fp: Footprint, verb: str) -> tuple[Fraction, ...]:
     """
     rates = tuple(rate for rate in fp.stride if rate is not None)
     if len(rates) != fp.ndim:
+        axis = fp.stride.index(None)
+        why, what = (
+            ("reads all of it", "its global layer") if fp.globals[axis] else ("has no one stride", "its branches join")
+        )
         raise GeometryError(
-            f"{verb}: got a network whose output {fp.name} has the stride {fp.stride}, "
-            "expected outputs that move along with the image at one rate; pass the part before its global layer"
+            f"{verb}: got a network whose output {fp.name} {why} along axis {axis}, "
+            f"expected outputs that move along with the image at one rate; pass the part before {what}"
         )
     if fp.node.dims[2:] != tuple((axis,) for axis in range(fp.ndim)):
-        raise ShapeError(f"{verb}: got an output of shape {fp.node.shape}, expected (B, D, *P) with {fp.ndim} axes")
+        raise ShapeError(
+            f"{verb}: got an output of shape {fp.node.shape}, expected (B, D, *P) with {fp.ndim} axes in the order of "
+            "the image's, of more than one pixel each; give a larger image, or the part before they are moved"
+        )
     return rates
 
 

@@ -22,6 +22,7 @@ from atrous.footprint import Footprint, Taps, trace_footprint
 from atrous.footprint.paths import Paths, paths_of
 
 _LARGEST_WINDOW = 2**24
+_EXACT = 2**53  # Up to here floats count one by one.
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,12 @@ class Gridding:
             extent = "all" if axis.is_global else axis.receptive_field
             most = "-" if axis.is_global else max(axis.paths, default=0)
             rows.append((index, extent, _share(axis), len(axis.holes), most))
+        if self.joint is not None and self.joint.ndim > 1:
+            read, most = np.count_nonzero(self.joint), self.joint.max(initial=0)
+            paths = f"{most:.0f}" if most < _EXACT else f"{most:.2e}"
+            extent = "x".join(map(str, self.joint.shape))
+            holes = self.joint.size - read
+            rows.append(("all", extent, f"{read}/{self.joint.size}", holes, paths))
         return aligned(rows)
 
 
@@ -135,6 +142,7 @@ def gridding(model: torch.nn.Module | ExportedProgram | Footprint, *example_inpu
         axis  receptive field  coverage  holes  most paths
            0               13      7/13      6           7
            1               13      7/13      6           7
+         all            13x13    49/169    120          49
         >>> gridding(stack, torch.zeros(1, 1, 32, 32)).axes[0].paths
         (1, 0, 3, 0, 6, 0, 7, 0, 6, 0, 3, 0, 1)
     """
@@ -236,8 +244,10 @@ def _worst(footprint: Footprint, axis: int) -> tuple[AxisGridding, int]:
     if footprint.globals[axis]:
         return AxisGridding((1,) * footprint.input_size[axis], is_global=True), 0
     period = math.lcm(*(len(taps.phases) for taps in footprint.node.reaches[axis].terms))
-    middle = footprint.output_size[axis] // 2
-    outputs = [(AxisGridding(_dense(footprint.taps(axis, at=p))), p) for p in range(middle, middle + period)]
+    size = footprint.output_size[axis]
+    # Rates without a common factor have more patterns than there are outputs.
+    neighbours = range(size // 2, size // 2 + period) if period < size else range(size)
+    outputs = [(AxisGridding(_dense(footprint.taps(axis, at=p))), p) for p in neighbours]
     return min(outputs, key=lambda output: (output[0].coverage, -output[0].receptive_field))
 
 

@@ -8,16 +8,16 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch.export import ExportedProgram
 
 from atrous import analysis
-from atrous._errors import AtrousError, CheckpointError, UnsupportedModule
+from atrous._errors import AtrousError, CheckpointError, DataError, ShapeError, UnsupportedModule
 from atrous._extras import need
 from atrous._files import writable_folder
 from atrous.analysis.equivariance import first_output
@@ -35,6 +35,11 @@ TITLES = {
 
 _ALWAYS = ("receptive_field", "gridding", "cost")  # Without them there is nothing to say.
 _IMAGES = 8  # Of noise.
+_MOST_IMAGES = 64  # Of a folder: enough for a mean, few enough for memory.
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+
+_Shape: TypeAlias = tuple[int, ...]
+_Network: TypeAlias = torch.nn.Module | ExportedProgram
 
 
 class _Result(Protocol):
@@ -48,7 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="what makes it, as package.module:callable or 'package.module:callable(11, 3)'; or a saved FILE.pt2",
     )
-    parser.add_argument("--input", type=_shape, metavar="SIZES", help="shape of its input, as 1,3,512,512")
+    parser.add_argument(
+        "--input",
+        type=_shape,
+        action="append",
+        metavar="SIZES",
+        help="shape of its input, as 1,3,512,512; of several inputs, one each: the first is the one that is read",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="an image file or a folder of them, for the effective receptive field instead of noise (extra: train)",
+    )
     parser.add_argument("--shifts", type=_pixels, metavar="PIXELS", help="measure the error of shifts up to this")
     parser.add_argument(
         "--borders", type=_pixels, metavar="PIXELS", help="measure the error of padding on such a window"
@@ -67,8 +85,9 @@ def run(options: argparse.Namespace) -> None:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, while it exports
         torch.manual_seed(0)  # of the weights that the network draws
-        network, shape = load(options.network, options.input)
-        for name, analyse in _analyses(network, shape, options).items():
+        network, shapes = load(options.network, options.input or ())
+        images = read_images(options.images, shapes[0]) if options.images else None
+        for name, analyse in _analyses(network, shapes, images, options).items():
             _tell(f"inspecting: {TITLES[name].lower()}")
             try:
                 found[name] = analyse()
@@ -80,23 +99,26 @@ def run(options: argparse.Namespace) -> None:
                 _tell("")
             if not options.json:
                 print(f"{TITLES[name]}\n\n{found.get(name) or f'skipped: {skipped[name]}'}\n", flush=True)
+    given: dict[str, Any] = {"others": shapes[1:], "on_noise": images is None}
     if options.html:
         from atrous.plots.inspection import Inspection, write_inspection
 
-        write_inspection(Inspection(options.network, shape, **found, skipped=skipped), options.html)
+        write_inspection(Inspection(options.network, shapes[0], **found, **given, skipped=skipped), options.html)
     if options.json:
         results = {name: result.to_dict() for name, result in found.items()}
-        print(json.dumps({"network": options.network, "input": shape, **results, "skipped": skipped}, indent=2))
+        whole = {"network": options.network, "input": shapes[0], **given, **results, "skipped": skipped}
+        print(json.dumps(whole, indent=2))
     elif options.html:
         print(f"look at {options.html}")
 
 
 def _analyses(
-    network: torch.nn.Module | ExportedProgram, shape: tuple[int, ...], options: argparse.Namespace
+    network: _Network, shapes: Sequence[_Shape], images: torch.Tensor | None, options: argparse.Namespace
 ) -> dict[str, Callable[[], _Result]]:
     """Return what is asked for: name -> how to work it out."""
-    example = () if isinstance(network, ExportedProgram) else (torch.zeros(shape),)
-    one_map = _Map(_Exported(network) if isinstance(network, ExportedProgram) else network)
+    shape = shapes[0]
+    example = () if isinstance(network, ExportedProgram) else tuple(map(torch.zeros, shapes))
+    one_map = _Map(_Exported(network) if isinstance(network, ExportedProgram) else network, shapes[1:])
 
     @cache
     def footprint() -> Footprint:
@@ -112,7 +134,7 @@ def _analyses(
         "cost": lambda: analysis.cost(network, *example),
         # As many at a time as the input has: an exported program takes no other number.
         "effective_receptive_field": lambda: analysis.effective_receptive_field(
-            one_map, noise(-(-_IMAGES // shape[0]) * shape[0]), batch=shape[0]
+            one_map, noise(-(-_IMAGES // shape[0]) * shape[0]) if images is None else images, batch=shape[0]
         ),
     }
     if options.shifts is not None:
@@ -122,17 +144,15 @@ def _analyses(
     return chosen
 
 
-def load(
-    network: str, shape: tuple[int, ...] | None = None
-) -> tuple[torch.nn.Module | ExportedProgram, tuple[int, ...]]:
-    """Return a network by the words of the command line, and the shape of its input.
+def load(network: str, shapes: Sequence[_Shape] = ()) -> tuple[_Network, tuple[_Shape, ...]]:
+    """Return a network by the words of the command line, and the shapes of its inputs.
 
     The current directory is importable, as with `python -m`. Arguments are literals; nothing is evaluated.
 
     Args:
         network: `package.module:callable`, with arguments as in `package.module:callable(11, name='x')`, or the path
             of an exported program, `FILE.pt2`.
-        shape: of the input; None is that for which a program was exported.
+        shapes: of the inputs; without any, those for which a program was exported.
 
     Raises:
         AtrousError: words of another form, a module that cannot be imported, a name that it lacks, a call that fails,
@@ -141,16 +161,76 @@ def load(
         CheckpointError: a file that holds no exported program of a network, or one of another shape.
 
     Example:
-        >>> load("torch.nn:Conv2d(3, 8, kernel_size=3)", (1, 3, 32, 32))
-        (Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1)), (1, 3, 32, 32))
+        >>> load("torch.nn:Conv2d(3, 8, kernel_size=3)", [(1, 3, 32, 32)])
+        (Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1)), ((1, 3, 32, 32),))
     """
     if network.endswith(".pt2"):
-        return _saved(network, shape)
-    if shape is None:
+        return _saved(network, tuple(shapes))
+    if not shapes:
         raise AtrousError(
             f"{network}: got no --input, expected the shape of its input; give one, as --input 1,3,512,512"
         )
-    return _built(network), shape
+    return _built(network), tuple(shapes)
+
+
+def read_images(paths: Sequence[Path], shape: _Shape) -> torch.Tensor:
+    """Read image files as a network's input, each standardised to mean 0 and standard deviation 1.
+
+    Each is scaled until it covers the input, and its middle is cut out. Of more than 64 images, 64 are taken, evenly.
+
+    Args:
+        paths: image files, or folders of them.
+        shape: of the input, (B, C, H, W).
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ShapeError: an input that no image fits.
+        DataError: a path that is absent, a folder without an image, a file that cannot be read, or a number of images
+            that is no multiple of B.
+        MissingExtra: without the extra `train`, which reads them.
+    """
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise ShapeError(
+            f"--images: got an input of {','.join(map(str, shape))}, expected B,1,H,W (grey) or B,3,H,W (RGB); "
+            "leave --images out to measure on noise"
+        )
+    need("train", "atrous inspect --images")
+    from atrous.train.data import read_image, standardise
+
+    files = _evenly([file for path in paths for file in _image_files(path)])
+    if len(files) % shape[0]:
+        raise DataError(
+            f"--images: got {len(files)} images, expected a multiple of the batch of {shape[0]}; "
+            "give --input a batch of 1"
+        )
+    return torch.stack([standardise(_covering(read_image(file, shape[1]), shape[2:])) for file in files])
+
+
+def _image_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise DataError(f"{path}: no such image file or folder")
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise DataError(f"{path}: holds no image, expected a folder with JPEG, PNG or TIFF files; give another folder")
+    return found
+
+
+def _evenly(files: Sequence[Path]) -> list[Path]:
+    count = min(len(files), _MOST_IMAGES)
+    return [files[index * len(files) // count] for index in range(count)]
+
+
+def _covering(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return the middle of an image (C, H, W), scaled so that it covers `size`."""
+    scale = max(wanted / pixels for wanted, pixels in zip(size, image.shape[1:], strict=True))
+    scaled = [max(wanted, round(pixels * scale)) for wanted, pixels in zip(size, image.shape[1:], strict=True)]
+    image = torch.nn.functional.interpolate(image[None], scaled, mode="bilinear", antialias=True)[0]
+    top, left = ((pixels - wanted) // 2 for wanted, pixels in zip(size, scaled, strict=True))
+    return image[:, top : top + size[0], left : left + size[1]]
 
 
 def _built(words: str) -> torch.nn.Module:
@@ -203,7 +283,7 @@ def _parsed(words: str) -> tuple[str, list[str], list[Any], dict[str, Any]]:
     return module, names, values, kwargs
 
 
-def _saved(path: str, shape: tuple[int, ...] | None) -> tuple[torch.nn.Module | ExportedProgram, tuple[int, ...]]:
+def _saved(path: str, shapes: tuple[_Shape, ...]) -> tuple[_Network, tuple[_Shape, ...]]:
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
@@ -211,18 +291,18 @@ def _saved(path: str, shape: tuple[int, ...] | None) -> tuple[torch.nn.Module | 
     except Exception as error:
         raise CheckpointError(f"{path}: holds no exported program; write one by torch.export.save") from error
     made = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    first = next((made.get(name) for name in program.graph_signature.user_inputs), None)
-    if not isinstance(first, torch.Tensor):
+    inputs = [made.get(name) for name in program.graph_signature.user_inputs]
+    if not inputs or not isinstance(inputs[0], torch.Tensor):
         raise CheckpointError(f"{path}: got a program without a tensor as first input, expected one that takes images")
-    sizes = tuple(first.shape)
-    if all(isinstance(size, int) for size in sizes):
-        if shape not in (None, sizes):
-            got, expected = (",".join(map(str, one)) for one in (shape or (), sizes))
-            raise CheckpointError(f"{path}: got --input {got}, expected {expected}, as it was exported; leave it out")
-        return program, sizes
-    if shape is None:
+    own = tuple(tuple(one.shape) for one in inputs if isinstance(one, torch.Tensor))
+    if all(isinstance(size, int) for sizes in own for size in sizes):
+        if shapes and shapes != own:
+            got, expected = (" ".join(f"--input {','.join(map(str, one))}" for one in some) for some in (shapes, own))
+            raise CheckpointError(f"{path}: got {got}, expected {expected}, as it was exported; leave it out")
+        return program, own
+    if not shapes:
         raise CheckpointError(f"{path}: was exported for open sizes; give those to look at, as --input 1,3,512,512")
-    return _Exported(program), shape  # The names of its layers are lost on the way.
+    return _Exported(program), shapes  # The names of its layers are lost on the way.
 
 
 class _Exported(torch.nn.Module):
@@ -241,24 +321,29 @@ class _Exported(torch.nn.Module):
 
 
 class _Map(torch.nn.Module):
-    """The first output of a network as (B, D, *P): of scores (B, D) a map of one pixel."""
+    """The first output of a network as (B, D, *P): of scores (B, D) a map of one pixel.
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    Its other inputs are full of ones, which a shift leaves as they are and a product lets through.
+    """
+
+    def __init__(self, network: torch.nn.Module, others: Sequence[_Shape]) -> None:
         super().__init__()
         self.network = network
+        for index, shape in enumerate(others):
+            self.register_buffer(f"other{index}", torch.ones(shape))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        output = first_output(self.network(image))
+        output = first_output(self.network(image, *self.buffers(recurse=False)))
         return output.reshape(*output.shape, *(1,) * (image.ndim - output.ndim))
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def _shape(text: str) -> _Shape:
     try:
         sizes = tuple(int(size) for size in text.split(","))
     except ValueError:
         sizes = ()
-    if len(sizes) < 3 or min(sizes) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected 3 or more sizes of at least 1, such as 1,3,512,512")
+    if not sizes or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected sizes of at least 1, such as 1,3,512,512")
     return sizes
 
 

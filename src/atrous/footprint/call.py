@@ -14,6 +14,9 @@ from atrous.footprint.graph import Border, Dims, Edge, Local, Node
 HERE = Taps(0, ({0: 1},))
 """The one pixel of an axis of size 1, for every output."""
 
+_DECIDES = ("cond", "while_loop")
+"""Operators that run other operators, as values of tensors say."""
+
 _SCALES = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}
 
 
@@ -80,6 +83,11 @@ class Call:
             found += [one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, Node)]
         return found
 
+    @property
+    def tensors(self) -> list[Any]:
+        """All arguments that are tensors, in order, whether they depend on the input or not; without those in lists."""
+        return [value for value in self._arguments.values() if isinstance(value, (Node, torch.Tensor))]
+
     def is_source(self, name: str) -> bool:
         """Return whether an argument depends on the input."""
         return isinstance(self.get(name), Node)
@@ -129,6 +137,11 @@ class Call:
     def unsupported(self, what: str = "") -> UnsupportedModule:
         """Return the error of a call that no rule covers."""
         where = f"module {self.module!r}" if self.module else "the network"
+        if self.operator in _DECIDES:
+            return UnsupportedModule(
+                f"trace_footprint: {where} calls {self.operator}, which is control flow and has no footprint; "
+                "export the branch that runs"
+            )
         return UnsupportedModule(
             f"trace_footprint: {where} calls {self.operator}{' ' if what else ''}{what}, which has no rule; "
             f"write one with atrous.footprint.rule(torch.ops.{self.operator})"
@@ -177,12 +190,18 @@ class Call:
                 mine[dim] = held
         self.dims = tuple(mine)
 
-    def matched(self, edge: Edge, dims: Dims) -> Edge:
+    def joined(self, parts: Sequence[tuple[Edge, Dims]]) -> list[Edge]:
+        """Read sources that may lie on other axes than one another; each edge comes with its dims in the result."""
+        for _, dims in parts:
+            self.adopt(dims)
+        return [self._matched(edge, dims) for edge, dims in parts]
+
+    def _matched(self, edge: Edge, dims: Dims) -> Edge:
         """Return an edge whose source may lie on other axes than the result; `dims` are its own, as they lie there."""
         locals: list[Local] = []
         for axis, local in enumerate(edge.locals):
             mine, theirs = ([(dim, held) for dim, held in enumerate(one) if axis in held] for one in (self.dims, dims))
-            locals.append(local if mine == theirs else None if theirs else HERE)
+            locals.append(local if local is None or mine == theirs else None if theirs else HERE)
         return Edge(edge.source, tuple(locals), edge.borders)
 
     def everything_of_all(self) -> list[Edge]:
@@ -190,30 +209,18 @@ class Call:
         first = self.sources[0]
         if first.shape[:-1] == self.shape[:-1]:
             self.dims = (*first.dims[:-1], ())
-        return [Edge(source, (None,) * self._axes) for source in self.sources]
+        return [self.whole(source) for source in self.sources]
+
+    def whole(self, source: Node) -> Edge:
+        """Return an edge that reads all of a source."""
+        return Edge(source, (None,) * self._axes)
 
     def pointwise(self) -> list[Edge]:
         """Read every source at the same place, those of size 1 at their only one."""
-        for source in self.sources:
-            lie: list[tuple[int, ...]] = [()] * len(self.shape)
-            for dim, size, held in self._aligned(source):
-                lie[dim] = held if size == self.shape[dim] else ()
-            self.adopt(tuple(lie))
-        return [Edge(source, self._beside(source)) for source in self.sources]
+        return self.joined([(self.edge(source, {}), self.broadcast(source)) for source in self.sources])
 
-    def _beside(self, source: Node) -> tuple[Local, ...]:
-        """Return how a result whose dims are settled reads a source that is broadcast to it."""
-        mine, theirs = ({axis for held in dims for axis in held} for dims in (self.dims, source.dims))
-        locals: list[Local] = [HERE if axis in mine - theirs else IDENTITY for axis in range(self._axes)]
-        for dim, size, held in self._aligned(source):
-            for axis in held:
-                if size != self.shape[dim]:
-                    locals[axis] = HERE
-                elif held != self.dims[dim]:
-                    locals[axis] = None  # an axis that lies along another dim in the result, as in x + x.mT
-        return tuple(locals)
-
-    def _aligned(self, source: Node) -> list[tuple[int, int, tuple[int, ...]]]:
-        """Return (dim of the result, size, axes held) for each dim of a source, aligned from the last one."""
+    def broadcast(self, source: Node) -> Dims:
+        """Return the axes of a source, dim by dim of a result that it is broadcast to; dims of size 1 hold none."""
         skip = len(self.shape) - len(source.shape)
-        return [(skip + dim, size, source.dims[dim]) for dim, size in enumerate(source.shape)]
+        fits = [size == self.shape[skip + dim] for dim, size in enumerate(source.shape)]
+        return ((),) * skip + tuple(held if fit else () for held, fit in zip(source.dims, fits, strict=True))

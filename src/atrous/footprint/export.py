@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_map
 
 from atrous._errors import ShapeError, UnsupportedModule
 
@@ -20,9 +21,14 @@ def export(
     """Return a network in evaluation mode as a graph without in-place operations, and with all others as they are.
 
     Raises:
-        ShapeError: no example input.
+        ShapeError: no example input, one on which the network does not run, or one beside an exported program.
         UnsupportedModule: a network that cannot be exported.
     """
+    if isinstance(model, ExportedProgram) and example_inputs:
+        raise ShapeError(
+            f"{verb}: got an exported program and {len(example_inputs)} example inputs, expected the program alone, "
+            "whose sizes are those of its export; leave them out, or give the module itself"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own
         program = model if isinstance(model, ExportedProgram) else _exported(verb, model, example_inputs)
@@ -39,15 +45,30 @@ def _exported(verb: str, model: torch.nn.Module, example_inputs: tuple[torch.Ten
     if not isinstance(model, torch.nn.Module):
         raise UnsupportedModule(f"{verb}: got {type(model).__name__}, expected a torch.nn.Module; wrap it in one")
     if not example_inputs or not isinstance(example_inputs[0], torch.Tensor):
-        raise ShapeError(f"{verb}: got no example input, expected a tensor (B, C, *S) such as the network takes")
+        got = type(example_inputs[0]).__name__ if example_inputs else "no example input"
+        raise ShapeError(f"{verb}: got {got}, expected a tensor (B, C, *S) such as the network takes")
     with evaluating(model):
         try:
             return torch.export.export(model, example_inputs, strict=False)
         except Exception as error:
+            _check_runs(verb, model, example_inputs)
             raise UnsupportedModule(
                 f"{verb}: {type(model).__name__} cannot be exported: {_first_line(error)}; "
                 "write its control flow without values of tensors, or trace the part behind it"
             ) from error
+
+
+def _check_runs(verb: str, model: torch.nn.Module, example_inputs: tuple[Any, ...]) -> None:
+    """Run a network that cannot be exported: if that fails as well, the example is wrong, and not its control flow."""
+    own = tree_map(lambda one: one.detach().clone() if isinstance(one, torch.Tensor) else one, example_inputs)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model(*own)
+    except Exception as error:
+        raise ShapeError(
+            f"{verb}: {type(model).__name__} does not run on the example: {_first_line(error).rstrip('.')}; "
+            "give every input that it takes, in shapes that it takes"
+        ) from error
 
 
 @contextmanager

@@ -98,10 +98,11 @@ for _name in ("max_pool{}d", "max_pool{}d_with_indices", "avg_pool{}d"):
 def _adaptive(call: Call) -> list[Edge]:
     ndim = call.pooled_axes
     sizes = zip(call.source(call.first).shape[-ndim:], call.shape[-ndim:], strict=True)
-    return call.last_dims(call.first, [_adaptive_taps(before, after) for before, after in sizes])
+    return call.last_dims(call.first, [adaptive_taps(before, after) for before, after in sizes])
 
 
-def _adaptive_taps(before: int, after: int) -> Local:
+def adaptive_taps(before: int, after: int) -> Local:
+    """Return how `after` outputs share `before` inputs: each reads those that overlap it when both fill one length."""
     if after == 1 < before:
         return None
     scale = Fraction(before, after)
@@ -153,10 +154,25 @@ def _interpolation(kind: str) -> Rule:
                 start = scale / 2 if "exact" in call.operator else Fraction(0)
             else:
                 start = (scale - 1) / 2
-            locals.append(Taps.sampled(scale, start, *_SAMPLES[kind]))
+            reach, exact = _SAMPLES[kind]
+            if kind == "nearest" and _falls_short(scale, start, after):
+                exact = range(-1, 1)
+            locals.append(Taps.sampled(scale, start, reach, exact))
         return call.last_dims("input", locals, "replicate")
 
     return interpolation
+
+
+def _falls_short(scale: Fraction, start: Fraction, after: int) -> bool:
+    """Return whether an output that lies on a pixel may read the one before it: torch counts in single precision."""
+    for phase in range(min(scale.denominator, after)):
+        place = phase * scale + start
+        if place.denominator == 1:
+            p = torch.arange(phase, after, scale.denominator)
+            exact = int(place) + torch.arange(len(p)) * scale.numerator
+            single = torch.tensor(float(scale), dtype=torch.float32)
+            return bool(((p.float() + float(start / scale)) * single < exact).any())
+    return False
 
 
 def _scale_of(call: Call, axis: int, before: int, after: int) -> Fraction:
@@ -224,9 +240,23 @@ def _linear(call: Call) -> list[Edge]:
 
 
 @rule(aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax, aten.cumsum, aten.cumprod, aten.logcumsumexp,
-      aten.glu, aten.sort, aten.argsort, aten.topk, aten.cummax, aten.cummin)  # fmt: skip
+      aten.glu, aten.sort, aten.argsort, aten.topk, aten.cummax, aten.cummin,
+      aten.fft_fft, aten.fft_ifft, aten.fft_rfft, aten.fft_irfft, aten.fft_hfft, aten.fft_ihfft)  # fmt: skip
 def _over_dim(call: Call) -> list[Edge]:
     return call.everything(call.first, [call["dim"]])
+
+
+@rule(*(getattr(aten, f"fft_{kind}fft{ndim}") for kind in ("", "i", "r", "ir", "h", "ih") for ndim in "2n"))
+def _fourier(call: Call) -> list[Edge]:
+    return call.everything("self", call["dim"] or range(-len(call["s"] or call.shape), 0))
+
+
+@rule(aten.diff)
+def _diff(call: Call) -> list[Edge]:
+    if call["prepend"] is not None or call["append"] is not None:
+        raise call.unsupported("with something joined to its ends")
+    times = call["n"]
+    return call.along("self", {call["dim"]: Taps(1, ({index: math.comb(times, index) for index in range(times + 1)},))})
 
 
 @rule(aten.mean, aten.sum, aten.amax, aten.amin, aten.var, aten.std, aten.norm, aten.linalg_vector_norm, aten.prod,
@@ -242,9 +272,8 @@ def _reduction(call: Call) -> list[Edge]:
 
 
 @rule(aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu, aten.grid_sampler, aten.grid_sampler_2d, aten.im2col,
-      aten.col2im, aten.matmul, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.einsum, aten.gather,
-      aten.scaled_dot_product_attention)  # fmt: skip
-def _attention(call: Call) -> list[Edge]:
+      aten.col2im)  # fmt: skip
+def _anywhere(call: Call) -> list[Edge]:
     return call.everything_of_all()
 
 

@@ -6,12 +6,14 @@ Legend: N axes, *S input size.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from typing import Any, cast
 
 import torch
 from torch.export import ExportedProgram
 
-import atrous.footprint.shapes  # noqa: F401 - registers its rules
+import atrous.footprint.products
+import atrous.footprint.shapes  # noqa: F401 - both register their rules
 from atrous._errors import ShapeError
 from atrous.footprint.call import Call
 from atrous.footprint.export import arguments, constants, export, module_of, operator_of, short_name
@@ -107,9 +109,10 @@ def _node(node: torch.fx.Node, caller: torch.fx.Node, index: int, named: dict[st
     if rule is None:
         raise call.unsupported()
     edges = rule(call)
-    # What the rule did not name may still decide: a weight that another part of the network makes.
-    told = {id(edge.source) for edge in edges}
-    edges += [Edge(source, (None,) * axes) for source in call.sources if id(source) not in told]
+    # What the rule did not name may still decide: a weight that another part of the network makes, or the input itself.
+    told = Counter(id(edge.source) for edge in edges)
+    given = Counter(id(source) for source in call.sources)
+    edges += [Edge(source, (None,) * axes) for source in call.sources if given[id(source)] > told[id(source)]]
     sizes = tuple(_size(axis, call, edges) for axis in range(axes))
     return Node(node.name, short_name(name), module, call.shape, call.dims, sizes, tuple(edges))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from atrous.analysis.cost import Cost
 
@@ -40,6 +41,7 @@ def cost_bars(cost: Cost, *, ink: str = "black", paper: str = "white") -> Figure
     if layers:
         macs.set_ylim(len(layers) - 0.4, -0.6)  # the first layer on top
     _dress(macs, "Multiply-accumulates", ink, paper)
+    macs.xaxis.set_major_formatter(EngFormatter())  # 20 M, not 2.0 with 1e7 below the axis
     _dress(intensity, "MACs per byte", ink, paper)
     intensity.tick_params(axis="y", length=0)
     figure.legend(*macs.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, labelcolor=ink)
@@ -50,7 +52,6 @@ def _dress(axes: Axes, title: str, ink: str, paper: str) -> None:
     axes.set_facecolor(paper)
     axes.set_title(title, loc="left", color=ink, fontsize=11)
     axes.tick_params(colors=ink)
-    axes.xaxis.get_offset_text().set_color(ink)
     axes.grid(axis="x", color=ink, alpha=0.12, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

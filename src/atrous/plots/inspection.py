@@ -50,17 +50,18 @@ _WORDS = {
     ),
     "effective_receptive_field": (
         "Effective receptive field",
-        "How much each pixel weighs in the middle output: the mean absolute gradient over images of noise. It depends "
-        "on the weights that the network has.",
+        "How much each pixel weighs in the middle output: the mean absolute gradient over {images}. It depends on the "
+        "weights that the network has; an input smaller than the receptive field cuts it off.",
     ),
     "equivariance": (
         "Equivariance",
         "What is left of the difference between the output for a shifted image and the shifted output, away from the "
-        "borders. An exact 0 is what a convolution without stride gives.",
+        "borders. An exact 0 is what a convolution without stride gives. Only shifts that move the output by whole "
+        "pixels of its own are compared.",
     ),
     "borders": (
         "Borders",
-        "How far into the output the padding of the convolutions is felt, for every padding mode.",
+        "How far into the output the padding of the convolutions is felt, for every padding mode that fits.",
     ),
 }
 """Analysis -> its title, and what it tells; in the order of the page."""
@@ -80,6 +81,8 @@ class Inspection:
         equivariance: error under shifts.
         borders: error of padding.
         skipped: analysis -> why it does not apply.
+        others: shapes of the other inputs of the network.
+        on_noise: whether the images of the effective receptive field are noise.
 
     Example:
         >>> import torch
@@ -99,6 +102,8 @@ class Inspection:
     equivariance: Equivariance | None = None
     borders: Borders | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[tuple[int, ...], ...] = ()
+    on_noise: bool = True
 
 
 def write_inspection(inspection: Inspection, path: str | Path) -> None:
@@ -127,7 +132,7 @@ def write_inspection(inspection: Inspection, path: str | Path) -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("atrous", "torch"))
     parts = {
         "network": escape(inspection.network),
-        "input": " x ".join(map(str, inspection.input)),
+        "input": " and ".join(" x ".join(map(str, shape)) for shape in (inspection.input, *inspection.others)),
         "tiles": "\n".join(_tiles(inspection)),
         "sections": "\n\n".join(_sections(inspection)),
         "versions": escape(versions),
@@ -181,26 +186,30 @@ def _sections(inspection: Inspection) -> list[str]:
         found.append(("borders", padding, lambda ink: border_errors(padding, **ink)))
     has_macs = any(layer.macs for layer in costs.layers)
     found.append(("cost", costs, (lambda ink: cost_bars(costs, **ink)) if has_macs else None))
-    known = {name: _section(name, result, draw) for name, result, draw in found}
+    known = {name: _section(name, result, draw, inspection) for name, result, draw in found}
     known |= {
-        name: _head(name) + f'<p class="soft">Skipped: {escape(why)}.</p>' for name, why in inspection.skipped.items()
+        name: f'{_head(name, inspection)}<p class="soft">Skipped: {escape(why)}.</p>'
+        for name, why in inspection.skipped.items()
     }
     return [known[name] for name in _WORDS if name in known]
 
 
-def _section(name: str, result: object, draw: Callable[[dict[str, str]], Figure] | None) -> str:
+def _section(name: str, result: object, draw: Callable[[dict[str, str]], Figure] | None, inspection: Inspection) -> str:
     title, _ = _WORDS[name]
     picture = f'<div class="wide {name}">{both_themes(draw, title)}</div>\n' if draw else ""
     lines = str(result).splitlines()
     table = f'<div class="wide"><pre>{escape(str(result))}</pre></div>'
     if len(lines) > _LONG:
         table = f"<details><summary>All {len(lines) - 1} rows</summary>{table}</details>"
-    return f"{_head(name)}{picture}{table}"
+    return f"{_head(name, inspection)}{picture}{table}"
 
 
-def _head(name: str) -> str:
+def _head(name: str, inspection: Inspection) -> str:
     title, words = _WORDS[name]
-    return f"<h2>{title}</h2>\n<p>{words}</p>\n"
+    measured = inspection.effective_receptive_field
+    count = f"{measured.images} " if measured else ""
+    images = f"{count}image{'s' * (count != '1 ')} {'of noise' if inspection.on_noise else 'from files'}"
+    return f"<h2>{title}</h2>\n<p>{words.format(images=images)}</p>\n"
 
 
 def _growth(layers: Sequence[LayerField]) -> list[tuple[str, LayerField]]:
