@@ -175,6 +175,79 @@ void grad_block(const Block<typename S::T>& block, const typename S::T* grad, in
   });
 }
 
+// Calls use(x, packed, N) for each strip that sees the image, N being its height as a constant.
+template <class S, class W, class Use>
+ATROUS_INLINE void each_strip(const CellBlock<W>& block, const Use& use) {
+  const auto all_of = [&](auto height) __attribute__((always_inline)) {
+    constexpr int N = decltype(height)::kTaps;
+    for (const Strip *strip = block.begin[N], *end = block.end[N]; strip != end; ++strip) {
+      if (strip->row <= block.rows_above - (N - 1) || strip->row >= block.rows_below) continue;
+      if (strip->column <= block.columns_before || strip->column >= block.columns_behind) continue;
+      use(block.source + strip->at, strip->packed, height);
+    }
+  };
+  all_of(Height<3>());
+  all_of(Height<2>());
+  all_of(Height<1>());
+}
+
+template <class S, int R, int V, class W = typename S::T>
+void conv_cells(const CellBlock<W>& block, const W* weights, W start, W* sums) {
+  const int64_t pitch = block.pitch;
+  typename S::V sum[R][V];
+  ATROUS_UNROLL for (int i = 0; i < R; ++i) ATROUS_UNROLL for (int v = 0; v < V; ++v) sum[i][v] = S::set(start);
+  each_strip<S>(block, [&](const W* x, int32_t packed, auto height) __attribute__((always_inline)) {
+    constexpr int N = decltype(height)::kTaps;
+    typename S::V w[N];
+    ATROUS_UNROLL for (int n = 0; n < N; ++n) w[n] = S::set(weights[packed + n]);
+    ATROUS_UNROLL for (int m = 0; m < R + N - 1; ++m, x += pitch) {
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) {
+        auto value = S::load(x + v * S::L);
+        S::pin(value);
+        ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+          if (m - n >= 0 && m - n < R) sum[m - n][v] = S::fma(w[n], value, sum[m - n][v]);
+        }
+      }
+    }
+  });
+  ATROUS_UNROLL for (int i = 0; i < R; ++i) {
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) S::store(sums + i * block.out_pitch + v * S::L, sum[i][v]);
+  }
+}
+
+template <class S, int R, int V, class W = typename S::T>
+void grad_cells(const CellBlock<W>& block, const W* grad, W* accumulators) {
+  const int64_t pitch = block.pitch;
+  typename S::V g[R][V];
+  ATROUS_UNROLL for (int i = 0; i < R; ++i) {
+    ATROUS_UNROLL for (int v = 0; v < V; ++v) g[i][v] = S::load(grad + i * block.out_pitch + v * S::L);
+  }
+  each_strip<S>(block, [&](const W* x, int32_t packed, auto height) __attribute__((always_inline)) {
+    constexpr int N = decltype(height)::kTaps;
+    constexpr int C = N == 1 ? 4 : 2;  // sums of one tap: additions wait for one another
+    W* const total = accumulators + packed * S::kSlot;
+    typename S::V sum[N][C];
+    ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+      sum[n][0] = S::load(total + n * S::kSlot);
+      ATROUS_UNROLL for (int c = 1; c < C; ++c) sum[n][c] = S::set(0);
+    }
+    ATROUS_UNROLL for (int m = 0; m < R + N - 1; ++m, x += pitch) {
+      ATROUS_UNROLL for (int v = 0; v < V; ++v) {
+        auto value = S::load(x + v * S::L);
+        S::pin(value);
+        ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+          auto& s = sum[n][(m * V + v) % C];
+          if (m - n >= 0 && m - n < R) s = S::fma(g[m - n][v], value, s);
+        }
+      }
+    }
+    ATROUS_UNROLL for (int n = 0; n < N; ++n) {
+      ATROUS_UNROLL for (int c = 1; c < C; ++c) sum[n][0] = sum[n][0] + sum[n][c];
+      S::store(total + n * S::kSlot, sum[n][0]);
+    }
+  });
+}
+
 // Rows of `columns` elements, `stride` apart, to rows that lie side by side.
 template <class S, class T = typename S::T>
 void copy_rows(const T* from, int64_t from_pitch, int64_t stride, T* to, int64_t to_pitch, int64_t rows,
@@ -232,8 +305,19 @@ void add_lines(Kernels<typename S::T>& kernels) {
   kernels.grad_lines[A] = grad_block<S, A, R, 1>;
 }
 
+template <class S, int V, int... R>
+void add_conv_cells(Kernels<typename S::T>& kernels) {
+  if constexpr (__is_same(typename S::T, Wide<typename S::T>)) ((kernels.conv_cells[V][R] = conv_cells<S, R, V>), ...);
+}
+
+template <class S, int V, int... R>
+void add_grad_cells(Kernels<typename S::T>& kernels) {
+  if constexpr (__is_same(typename S::T, Wide<typename S::T>)) ((kernels.grad_cells[V][R] = grad_cells<S, R, V>), ...);
+}
+
 template <class S>
-void add_rows(Kernels<typename S::T>& kernels) {
+void add_rows(Kernels<typename S::T>& kernels, const char* isa) {
+  kernels.isa = isa;
   kernels.lanes = S::L;
   kernels.bytes = sizeof(typename S::T);
   kernels.sum = sum_of_lanes<S>;

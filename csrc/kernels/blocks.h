@@ -76,12 +76,39 @@ using ConvBlock = void (*)(const Block<T>& block, const Wide<T>* weights, const 
 template <class T>
 using GradBlock = void (*)(const Block<T>& block, const T* grad, int64_t grad_pitch, Wide<T>* accumulators);
 
+// Scattered taps above one another: the first one reads `at` elements from the block's first output, `row` rows and
+// `column` elements away from it; their weights (or accumulators) are consecutive from `packed` on.
+struct Strip {
+  int32_t at, row, column, packed;
+};
+
+constexpr int kTallestStrip = 3;
+
+// What one call of a block of scattered taps works on. All that a strip reads is in the scratch, with zeros around the
+// image; a strip that sees nothing but those is passed over.
+template <class W>
+struct CellBlock {
+  const W* source;  // where the first output's own pixel lies
+  int64_t pitch, out_pitch;
+  const Strip *begin[kTallestStrip + 1], *end[kTallestStrip + 1];  // by height
+  int64_t rows_above, rows_below;          // a strip of one tap sees the image if its row is between them,
+  int64_t columns_before, columns_behind;  // and its column between these
+};
+
+// sums = start + taps, in whole vectors.
+template <class W>
+using CellConv = void (*)(const CellBlock<W>& block, const W* weights, W start, W* sums);
+// accumulators += gradient times shifted input, lane by lane; the gradient in whole vectors.
+template <class W>
+using CellGrad = void (*)(const CellBlock<W>& block, const W* grad, W* accumulators);
+
 constexpr int kMaxRows = 16;  // rows of the tallest block
 constexpr int kMaxVectors = 8;
 constexpr int kMaxLines = 8;
 
 // What a schedule asks about one instruction set and element type.
 struct Vectors {
+  const char* isa;
   int lanes;
   int bytes;    // of an element
   bool masks;   // loads can leave lanes out for nothing, so blocks without margins run too
@@ -100,6 +127,9 @@ struct Kernels : Vectors {
   const Kernels* half;            // blocks of single vectors half as wide, or null
   const Kernels* second_columns;  // blocks of single vectors that read every second column of their sources, or null
   const Kernels* by_column;       // blocks of single vectors with weights of their own for each column
+  // Blocks of scattered taps, of one or two vectors; only where T is what is computed in.
+  CellConv<T> conv_cells[3][kMaxRows + 1];
+  CellGrad<T> grad_cells[3][kMaxRows + 1];
   Wide<T> (*sum)(const Wide<T>* lanes);
   void (*copy)(const T* from, int64_t from_pitch, int64_t stride, T* to, int64_t to_pitch, int64_t rows,
                int64_t columns);

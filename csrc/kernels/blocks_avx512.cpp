@@ -349,7 +349,11 @@ const Kernels<T>* kernels_avx512() {
     add_grad<S, 2, 1, 2, 4, 8>(k);
     add_grad<S, 4, 1, 2, 4>(k);
     add_grad<S, 8, 1>(k);
-    add_rows<S>(k);
+    add_rows<S>(k, "avx512");
+    add_conv_cells<S, 1, 4, 5, 6, 7, 8, 10, 12, 14>(k);
+    add_conv_cells<S, 2, 4, 5, 6, 7, 8, 10, 12, 14>(k);
+    add_grad_cells<S, 1, 4, 5, 6, 7, 8, 10, 12>(k);
+    add_grad_cells<S, 2, 4, 5, 6, 7, 8, 10, 12>(k);
     k.masks = true;
     k.by_column = &by_column;
     if constexpr (requires { S::load_even(nullptr, 0); }) {

@@ -57,7 +57,11 @@ const Kernels<T>* kernels_portable() {
   }();
   static const Kernels<T> kernels = [] {
     Kernels<T> k{};
-    add_rows<S>(k);
+    add_rows<S>(k, "portable");
+    add_conv_cells<S, 1, 4, 5>(k);
+    add_conv_cells<S, 2, 4, 5>(k);
+    add_grad_cells<S, 1, 4>(k);
+    add_grad_cells<S, 2, 4>(k);
     add_single_vectors<S>(k);
     add_conv<S, 2, 1, 2, 4>(k);
     add_conv<S, 4, 1>(k);

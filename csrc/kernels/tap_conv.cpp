@@ -2,6 +2,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cells.h"
 #include "work.h"
 
 namespace atrous {
@@ -76,6 +77,37 @@ void run_tile(const Call<T>& call, const Schedule& schedule, const Columns<T>* c
   }
 }
 
+// All planes, tile by tile.
+template <class T>
+void run_tiles(const Call<T>& call, const Kernels<T>& kernels, const Parallel& parallel) {
+  const Problem& p = call.p;
+  const int64_t planes = p.batch * call.planes * p.depths();
+  const Schedule shared = p.per_pair ? Schedule{} : make_schedule(p, 0, kernels, parts_of(p, planes));
+  const auto tiles = p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size());
+  const Walk walk{tiles, p.batch, call.units.count, p.depths(), p.per_pair};
+  std::optional<Columns<T>> columns;
+  if (p.channels_last) columns.emplace(call, shared, kernels.lanes);
+  const Columns<T>* const packed_columns = columns ? &*columns : nullptr;
+  parallel(walk.size(), grain_of(p, walk.size()), [&](int64_t begin, int64_t end) {
+    TileRunner<T> runner(p, kernels, false);
+    Schedules schedules(p, kernels, shared);
+    std::vector<Wide<T>> packed;
+    Item item = walk.at(begin);
+    for (int64_t index = begin; index < end; ++index) {
+      const Item next = walk.next(item);
+      const Schedule& schedule = schedules.of(item.unit, runner);
+      if (p.per_pair) {
+        for (const Tile& tile : schedule.tiles)
+          run_tile<T>(call, schedule, nullptr, tile, item, tile, next, runner, packed);
+      } else {
+        const Tile* const all = schedule.tiles.data();
+        run_tile(call, schedule, packed_columns, all[item.tile], item, all[next.tile], next, runner, packed);
+      }
+      item = next;
+    }
+  });
+}
+
 }  // namespace
 
 template <class T>
@@ -102,30 +134,11 @@ void tap_conv(const Problem& p, const T* input, const T* weight, const T* bias, 
   const Call<T> call{p, input, weight, bias, output};
   const int64_t planes = p.batch * call.planes * p.depths();
   if (planes * call.plane == 0) return;
-  const Schedule shared = p.per_pair ? Schedule{} : make_schedule(p, 0, kernels, parts_of(p, planes));
-  const auto tiles = p.per_pair ? 1 : static_cast<int64_t>(shared.tiles.size());
-  const Walk walk{tiles, p.batch, call.units.count, p.depths(), p.per_pair};
-  std::optional<Columns<T>> columns;
-  if (p.channels_last) columns.emplace(call, shared, kernels.lanes);
-  const Columns<T>* const packed_columns = columns ? &*columns : nullptr;
-  parallel(walk.size(), grain_of(p, walk.size()), [&](int64_t begin, int64_t end) {
-    TileRunner<T> runner(p, kernels, false);
-    Schedules schedules(p, kernels, shared);
-    std::vector<Wide<T>> packed;
-    Item item = walk.at(begin);
-    for (int64_t index = begin; index < end; ++index) {
-      const Item next = walk.next(item);
-      const Schedule& schedule = schedules.of(item.unit, runner);
-      if (p.per_pair) {
-        for (const Tile& tile : schedule.tiles)
-          run_tile<T>(call, schedule, nullptr, tile, item, tile, next, runner, packed);
-      } else {
-        const Tile* const all = schedule.tiles.data();
-        run_tile(call, schedule, packed_columns, all[item.tile], item, all[next.tile], next, runner, packed);
-      }
-      item = next;
-    }
-  });
+  if (const Grid grid = make_grid(p, kernels, false); grid.fits) {
+    tap_conv_by_cells(p, grid, input, weight, bias, output, kernels, parallel);
+  } else {
+    run_tiles(call, kernels, parallel);
+  }
   if (all_finite(weight, p.channels() * call.list)) return;
   parallel(p.channels(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t o = begin; o < end; ++o) {

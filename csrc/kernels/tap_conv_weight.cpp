@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "cells.h"
 #include "work.h"
 
 namespace atrous {
@@ -120,6 +121,9 @@ void tap_conv_weight(const Problem& p, const T* grad, const T* input, T* weight_
   if (p.batch * p.out_size() == 0) {
     std::fill_n(weight_grad, channels * list, T{});
     return;
+  }
+  if (const Grid cells = make_grid(p, kernels, true); cells.fits) {
+    return tap_conv_weight_by_cells(p, cells, grad, input, weight_grad, kernels, parallel);
   }
   Call<T> call(p, grad, input, kernels);
   parallel(call.jobs, grain_of(p, call.jobs), [&](int64_t begin, int64_t end) { call.run(begin, end); });

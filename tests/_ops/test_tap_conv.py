@@ -333,8 +333,10 @@ def for_threads(run):
 
 
 @pytest.mark.parametrize(
-    "name", ["2d-many", "2d-dense-stride", "2d-groups-of-8", "2d-stride-2-upsample-3", "1d-40-channels-last-2-3"]
-)
+    "name",
+    ["2d-many", "2d-dense-stride", "2d-groups-of-8", "2d-stride-2-upsample-3", "1d-40-channels-last-2-3",
+     "2d-per-pair-many"],
+)  # fmt: skip
 def test_the_same_bits_for_every_number_of_threads(name):
     forward, backward = arguments(name)
     first, *others = for_threads(lambda: (OPS.tap_conv(*forward), OPS.tap_conv_weight(*backward)))

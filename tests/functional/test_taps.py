@@ -122,6 +122,16 @@ def test_an_infinite_border_stays_at_its_taps(backend):
 
 
 @every_backend
+def test_taps_that_meet_are_added_to_no_infinity(backend):
+    """Two weights whose sum is too large for float32, on pixels where what they add up to is not."""
+    largest = torch.finfo(torch.float32).max
+    x, w = torch.full((1, 1, 4, 4), 2.0**-4), torch.full((1, 1, 3), largest)
+    offsets = torch.tensor([[[[0, 0], [0, 0], [0, 0]]]])
+    y = tap_conv(x, w, offsets, backend=backend)
+    torch.testing.assert_close(y, torch.full_like(y, largest * 3 / 16), rtol=1e-6, atol=0)
+
+
+@every_backend
 @pytest.mark.parametrize(
     "dtype",
     [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64],
