@@ -10,8 +10,10 @@ try:
     from atrous.plots.equivariance import shift_errors
     from atrous.plots.gridding import gridding
     from atrous.plots.inspection import Inspection, write_inspection
+    from atrous.plots.kernel import kernel
     from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed, save_picture
     from atrous.plots.pixels import grey, thin
+    from atrous.plots.positions import positions
     from atrous.plots.receptive_field import receptive_field_growth
     from atrous.plots.report import write_report
     from atrous.plots.results import Report, Variant
@@ -32,9 +34,11 @@ __all__ = [
     "grey",
     "gridding",
     "indexed",
+    "kernel",
     "mistakes",
     "overlay",
     "palette",
+    "positions",
     "receptive_field_growth",
     "save_indexed",
     "save_picture",
