@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, NoReturn
 
 import torch
 
@@ -16,6 +17,9 @@ from atrous._geometry import Geometry, Ints, Padding, plain
 
 LARGEST = 2**31 - 1
 """What 32 bits reach: the most that a stride, an upsampling or an offset counts."""
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+"""What lies beside an image: zeros, or pixels of it."""
 
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
@@ -42,6 +46,43 @@ def check_dtypes(name: str, *tensors: torch.Tensor | None) -> None:
             f"{name}: got tensors of {', '.join(sorted(map(str, dtypes)))}, expected one dtype; "
             "convert them, as torch.autocast does for float32, float16 and bfloat16"
         )
+
+
+def check_groups(name: str, channels: int, weight: torch.Tensor, groups: Any) -> None:
+    """Raise unless the channels and a weight (D, C/groups, ...) fit `groups`."""
+    outputs, per_group = weight.shape[:2]
+    if not isinstance(groups, int) or groups < 1 or outputs % groups or channels != per_group * groups:
+        raise ShapeError(
+            f"{name}: got {channels} input channels, weight {tuple(weight.shape)} and groups={groups}, expected "
+            f"{per_group} * groups input channels and groups to divide the {outputs} output channels"
+        )
+
+
+def check_padding_mode(name: str, mode: str) -> None:
+    """Raise unless `mode` is one of `PADDING_MODES`."""
+    if mode not in PADDING_MODES:
+        raise GeometryError(f"{name}: padding_mode: got {mode!r}, expected one of {PADDING_MODES}")
+
+
+def check_margins(name: str, input: torch.Tensor, geometry: Geometry, mode: str) -> None:
+    """Raise unless the axes are wide enough for what `mode` copies into their margins."""
+    room = {"reflect": 1, "circular": 0}
+    if mode in room and not torch.compiler.is_compiling():
+        for size, sides in zip(input.shape[2:], geometry.padding, strict=True):
+            if max(sides) > size - room[mode]:
+                raise ShapeError(
+                    f"{name}: padding_mode {mode!r}: got padding {sides} on an axis of {size} pixels, "
+                    f"expected at most {size - room[mode]}; pad less, or by 'replicate'"
+                )
+
+
+def refuse_extent(name: str, input: torch.Tensor, geometry: Geometry) -> NoReturn:
+    """Raise for a kernel that is wider than the padded input."""
+    padded = tuple(n + sum(sides) for n, sides in zip(input.shape[2:], geometry.padding, strict=True))
+    raise ShapeError(
+        f"{name}: got an input of {padded} pixels, padding included, under a kernel of extent "
+        f"{geometry.extent}; expected at least the extent: pad more, or lower the dilation"
+    )
 
 
 def check_steps(name: str, steps: Sequence[int]) -> None:

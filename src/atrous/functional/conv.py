@@ -6,21 +6,28 @@ Legend: B batch, C channels in, D channels out, S input size, P output size, K k
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from atrous._backends import choose, choose_conv
-from atrous._errors import GeometryError, ShapeError
+from atrous._errors import ShapeError
 from atrous._geometry import Geometry, Ints, Padding, plain
 from atrous._ops import implementation
 from atrous._ops.conv import conv, prepare
 from atrous._watch import unwatched
-from atrous.functional._check import check_bias, check_dtypes, check_input, resolve
+from atrous.functional._check import (
+    check_bias,
+    check_dtypes,
+    check_groups,
+    check_input,
+    check_margins,
+    check_padding_mode,
+    refuse_extent,
+    resolve,
+)
 from atrous.functional.routes import note
-
-_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 # In the middle of a network everything that a call looks at comes from memory: checks and choices that take 60 us in a
 # loop of one layer take 300. So batches that look alike go straight to what the first of them found.
@@ -234,18 +241,17 @@ def _conv(
         if run is not None:
             return run(input, weight, bias)
     _check(ndim, input, weight, bias, groups)
-    if padding_mode not in _PADDING_MODES:
-        raise GeometryError(f"conv{ndim}d: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
+    check_padding_mode(f"conv{ndim}d", padding_mode)
     compiling = torch.compiler.is_compiling()
     geometry = resolve(tuple(weight.shape[2:]), stride, padding, dilation, ndim)
     batched = input if input.ndim == ndim + 2 else input[None]
     if padding_mode != "zeros":
-        _check_padding(ndim, batched, geometry, padding_mode)
+        check_margins(f"conv{ndim}d", batched, geometry, padding_mode)
         batched = F.pad(batched, [side for pair in reversed(geometry.padding) for side in pair], mode=padding_mode)
         geometry = resolve(geometry.kernel, geometry.stride, 0, geometry.dilation, ndim)
     output_size = None if compiling else geometry.output_size(batched.shape[2:])
     if output_size is not None and 0 in output_size:
-        _refuse_extent(ndim, batched, geometry)
+        refuse_extent(f"conv{ndim}d", batched, geometry)
     route = choose_conv(batched, weight, geometry, groups, output_size, backend)
     note(f"conv{ndim}d", batched, weight, route)
     if call is not None:
@@ -263,30 +269,6 @@ def _check(ndim: int, input: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
             f"{name}: weight: got shape {tuple(weight.shape)}, expected (D, C/groups, *K), {ndim + 2} axes"
         )
     check_input(name, input, ndim)
-    channels = input.shape[-ndim - 1]
-    if not isinstance(groups, int) or groups < 1 or weight.shape[0] % groups or channels != weight.shape[1] * groups:
-        raise ShapeError(
-            f"{name}: got {channels} input channels, weight {tuple(weight.shape)} and groups={groups}, expected "
-            f"{weight.shape[1]} * groups input channels and groups to divide the {weight.shape[0]} output channels"
-        )
+    check_groups(name, input.shape[-ndim - 1], weight, groups)
     check_bias(name, bias, weight.shape[0])
     check_dtypes(name, input, weight, bias)
-
-
-def _check_padding(ndim: int, input: torch.Tensor, geometry: Geometry, mode: str) -> None:
-    room = {"reflect": 1, "circular": 0}
-    if mode in room and not torch.compiler.is_compiling():
-        for size, sides in zip(input.shape[2:], geometry.padding, strict=True):
-            if max(sides) > size - room[mode]:
-                raise ShapeError(
-                    f"conv{ndim}d: padding_mode {mode!r}: got padding {sides} on an axis of {size} pixels, "
-                    f"expected at most {size - room[mode]}; pad less, or by 'replicate'"
-                )
-
-
-def _refuse_extent(ndim: int, input: torch.Tensor, geometry: Geometry) -> NoReturn:
-    padded = tuple(n + sum(sides) for n, sides in zip(input.shape[2:], geometry.padding, strict=True))
-    raise ShapeError(
-        f"conv{ndim}d: got an input of {padded} pixels, padding included, under a kernel of extent "
-        f"{geometry.extent}; expected at least the extent: pad more, or lower the dilation"
-    )

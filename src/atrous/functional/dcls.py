@@ -14,10 +14,20 @@ import torch.nn.functional as F
 
 from atrous._autocast import all_converted, computed_dtype, outside
 from atrous._backends import NAMES, choose
-from atrous._errors import BackendError, GeometryError, ShapeError
+from atrous._errors import BackendError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, integers, plain
-from atrous.functional._check import LARGEST, check_bias, check_dtypes, check_input, resolve
-from atrous.functional.conv import _PADDING_MODES, _check_padding, _refuse_extent, conv1d, conv2d, conv3d
+from atrous.functional._check import (
+    LARGEST,
+    check_bias,
+    check_dtypes,
+    check_groups,
+    check_input,
+    check_margins,
+    check_padding_mode,
+    refuse_extent,
+    resolve,
+)
+from atrous.functional.conv import conv1d, conv2d, conv3d
 from atrous.functional.interpolation import LEAST_WIDTHS, check_elements, make_kernel, make_taps
 from atrous.functional.taps import tap_conv
 
@@ -231,7 +241,7 @@ def convolve(
     _check(name, ndim, input, weight, positions, bias, groups, padding_mode, backend)
     geometry = window((*weight.shape[2:-1], *sizes), stride, padding, dilation, ndim)
     if padding_mode != "zeros":
-        input, geometry = _padded(input, geometry, padding_mode)
+        input, geometry = _padded(name, input, geometry, padding_mode)
     as_taps = _as_taps(input, weight, groups, interpolation, geometry, backend)
     before = tuple(sides[0] for sides in geometry.padding)
     plan = Plan(sizes, interpolation, geometry.dilation, before, computed_dtype(input), as_taps)
@@ -241,7 +251,7 @@ def convolve(
         return _CONV[ndim](input, kernel, bias, *options, backend=backend)
     output_size = geometry.output_size(input.shape[-ndim:])
     if 0 in output_size:
-        _refuse_extent(ndim, input if input.ndim == ndim + 2 else input[None], geometry)
+        refuse_extent(name, input if input.ndim == ndim + 2 else input[None], geometry)
     input, kernel, bias = all_converted(input, kernel, bias)
     # A sum over taps has float32 under autocast, a convolution what autocast says.
     with outside(input):
@@ -283,10 +293,10 @@ def _as_taps(
     return backend is not None or choose("tap_conv", input, weight, geometry.ndim, None).forward == "cpu"
 
 
-def _padded(input: torch.Tensor, geometry: Geometry, mode: str) -> tuple[torch.Tensor, Geometry]:
+def _padded(name: str, input: torch.Tensor, geometry: Geometry, mode: str) -> tuple[torch.Tensor, Geometry]:
     ndim = geometry.ndim
     batched = input if input.ndim == ndim + 2 else input[None]
-    _check_padding(ndim, batched, geometry, mode)
+    check_margins(name, batched, geometry, mode)
     sides = [side for pair in reversed(geometry.padding) for side in pair]
     padded = F.pad(batched, sides, mode=mode)
     geometry = resolve(geometry.kernel, geometry.stride, 0, geometry.dilation, ndim)
@@ -310,15 +320,9 @@ def _check(
             f"(D, C/groups, *k, P) with as many k as make {ndim} axes of both"
         )
     check_input(name, input, ndim)
-    channels, outputs = input.shape[-ndim - 1], weight.shape[0]
-    if not isinstance(groups, int) or groups < 1 or outputs % groups or channels != weight.shape[1] * groups:
-        raise ShapeError(
-            f"{name}: got {channels} input channels, weight {tuple(weight.shape)} and groups={groups}, expected "
-            f"{weight.shape[1]} * groups input channels and groups to divide the {outputs} output channels"
-        )
-    check_bias(name, bias, outputs)
+    check_groups(name, input.shape[-ndim - 1], weight, groups)
+    check_bias(name, bias, weight.shape[0])
     check_dtypes(name, input, weight, bias)
-    if padding_mode not in _PADDING_MODES:
-        raise GeometryError(f"{name}: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
+    check_padding_mode(name, padding_mode)
     if backend is not None and backend not in NAMES["conv"]:
         raise BackendError(f"{name}: got backend={backend!r}, expected None or one of {NAMES['conv']}")

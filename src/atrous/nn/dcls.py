@@ -16,7 +16,7 @@ from atrous import functional
 from atrous._errors import GeometryError
 from atrous._geometry import Ints, Padding, integers, plain
 from atrous._watch import PLAIN, recorded, transformed
-from atrous.functional.conv import _PADDING_MODES
+from atrous.functional._check import check_padding_mode
 from atrous.functional.dcls import Plan, build, convolve, window
 from atrous.functional.interpolation import INTERPOLATIONS, LEAST_WIDTHS
 from atrous.nn.conv import Conv1d, Conv2d, Conv3d
@@ -66,8 +66,7 @@ class _Dcls(torch.nn.Module):
         super().__init__()
         name = type(self).__name__
         _check_channels(name, in_channels, out_channels, kernel_count, groups)
-        if padding_mode not in _PADDING_MODES:
-            raise GeometryError(f"{name}: padding_mode: got {padding_mode!r}, expected one of {_PADDING_MODES}")
+        check_padding_mode(name, padding_mode)
         if dilated_kernel_size is None:
             raise GeometryError(f"{name}: dilated_kernel_size: got None; it is required, in pixels")
         self.in_channels, self.out_channels, self.kernel_count = in_channels, out_channels, kernel_count
