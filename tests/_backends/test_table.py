@@ -1,5 +1,6 @@
 """The table itself: rows that can be reached, backed by cells of the benchmarks that lie within them."""
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from atrous import Geometry, explain, functional
 from atrous._backends import NAMES, prospect, prospect_transpose, table
-from atrous._backends.table import TABLES, TRANSPOSED, find
+from atrous._backends.table import SPREADS, TABLES, TRANSPOSED, find, find_spread
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,3 +73,38 @@ def test_a_volume_with_channels_last_takes_two_backends():
     found = torch.autograd.grad(functional.conv3d(x, w, padding=1, groups=3).sum(), (x, w))
     expected = torch.autograd.grad(torch.nn.functional.conv3d(x, w, None, 1, 1, 1, 3).sum(), (x, w))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("row", SPREADS, ids=lambda row: f"{row.ndim}-{row.strided}-{row.last}-{row.recorded}")
+def test_every_row_of_the_spreads_is_reached(row):
+    free = [(False, True) if column is None else (column,) for column in (row.strided, row.last, row.recorded)]
+    assert row in [find_spread(row.ndim, *columns) for columns in itertools.product(*free)]
+
+
+def _runs(x, extent, count, **options):
+    weight, positions = torch.zeros(4, 1, count), torch.zeros(2, 4, 1, count)
+    options = {"dilated_kernel_size": extent, "groups": 4, **options}
+    return explain(functional.dcls_conv2d, x, weight, positions, **options).split(" of ")[0]
+
+
+@pytest.mark.parametrize(
+    ("layout", "recorded", "count", "stride", "dense", "taps"),
+    [
+        # An element makes four taps, and a window of so many pixels a side is the last to be dense, the first not to.
+        (torch.contiguous_format, False, 5, 1, 7, 8),
+        (torch.contiguous_format, True, 5, 1, 7, 8),
+        (torch.contiguous_format, False, 10, 1, 8, 9),
+        (torch.contiguous_format, False, 5, 2, 10, 11),
+        (torch.channels_last, False, 5, 1, 13, 14),
+        (torch.channels_last, True, 5, 1, 9, 10),
+        (torch.channels_last, True, 5, 2, 12, 13),
+    ],
+)
+def test_elements_that_fill_their_window_run_as_a_kernel(layout, recorded, count, stride, dense, taps):
+    x = torch.zeros(1, 4, 40, 40).to(memory_format=layout).requires_grad_(recorded)
+    assert [_runs(x, extent, count, stride=stride) for extent in (dense, taps)] == ["conv2d", "tap_conv"]
+
+
+def test_a_window_counts_no_more_than_the_image_has():
+    """Of a window of 31 pixels, an image of 4 has seven to read."""
+    assert [_runs(torch.zeros(1, 4, size, size), 31, 5, padding="same") for size in (4, 5)] == ["conv2d", "tap_conv"]

@@ -9,6 +9,8 @@ import torch
 
 from atrous import GeometryError, ShapeError, functional, nn
 
+pytestmark = pytest.mark.usefixtures("always_taps")
+
 LAYERS = {
     nn.Dcls1d: {"dilated_kernel_size": 7},
     nn.Dcls2d: {"dilated_kernel_size": (4, 5)},

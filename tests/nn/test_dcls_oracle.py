@@ -7,6 +7,8 @@ from DCLS.construct import modules as theirs
 from atrous import nn
 from atrous.convert import load_dcls
 
+pytestmark = pytest.mark.usefixtures("always_taps")
+
 # Whose axis of ours every axis of theirs is, by axes with learned positions.
 V0_AXES = {1: (0,), 2: (0, 1), 3: (0, 2, 1)}
 AXES = {1: (0,), 2: (1, 0), 3: (2, 1, 0)}

@@ -119,6 +119,27 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
     return Route("aten", "aten", f"'cpu' {reason}") if reason else None
 
 
+def prefers_taps(input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, taps: int, tracked: bool) -> bool:
+    """Return whether so many taps for every pair of channels are faster than the dense kernel of their window.
+
+    `weight` is (D, C/groups, ...); `tracked`: whether derivatives are wanted. Where the compiled taps cannot run, the
+    dense kernel is the faster one.
+    """
+    if choose("tap_conv", input, weight, geometry.ndim, None).forward != "cpu":
+        return False
+    row = table.find_spread(geometry.ndim, max(geometry.stride) > 1, _depthwise_last(input, weight), tracked)
+    pixels = math.prod(geometry.kernel)
+    if not torch.compiler.is_compiling():
+        # What lies outside of the image for every output costs nothing. Compilers leave sizes free.
+        sizes = input.shape[-geometry.ndim :]
+        axes = zip(sizes, geometry.output_size(sizes), geometry.stride, geometry.dilation, geometry.kernel, strict=True)
+        seen = [
+            min(kernel, (size - 1 + (outputs - 1) * stride) // gap + 1) for size, outputs, stride, gap, kernel in axes
+        ]
+        pixels = math.prod(seen)
+    return bool(pixels > row.each * taps + row.more)
+
+
 class Prospect(NamedTuple):
     """Whether some convolution may be better than torch's own, and why, or why not, as the end of a sentence."""
 

@@ -251,6 +251,48 @@ def find(
     return None
 
 
+class Spread(NamedTuple):
+    """One row: where elements at learned positions run as taps, and where as the dense kernel of their window.
+
+    They run as taps where the window has more than `each` pixels for every tap, and `more`.
+    """
+
+    each: float
+    more: int
+    because: str
+    ndim: int
+    strided: bool | None = None
+    last: bool | None = None
+    """Whether channels lie last in memory, one in a group."""
+    recorded: bool | None = None
+    """Whether derivatives are wanted."""
+
+
+SPREADS = (
+    Spread(1.8, 0, "neighbours share little in a signal", ndim=1),
+    Spread(8.0, 0, "taps of strided images go one by one, and are copied out of channels last", ndim=2,
+        strided=True, last=True),
+    Spread(5.0, 0, "taps of strided images go one by one", ndim=2, strided=True),
+    Spread(0.5, 80, "taps are copied out of channels last, and a dense gradient is slow", ndim=2, last=True,
+        recorded=True),
+    Spread(1.5, 150, "taps are copied out of channels last", ndim=2, last=True),
+    Spread(1.0, 30, "taps of an image share what they read", ndim=2, recorded=True),
+    Spread(1.0, 40, "taps of an image share what they read", ndim=2),
+    Spread(20.0, 0, "taps of strided volumes go one by one", ndim=3, strided=True),
+    Spread(5.5, 0, "taps of volumes go one by one", ndim=3),
+)  # fmt: skip
+"""Read from the top, for all dtypes; `python -m benchmarks dcls` times both sides of every row."""
+
+
+def find_spread(ndim: int, strided: bool, last: bool, recorded: bool) -> Spread:
+    """Return the first row of `SPREADS` that fits."""
+    for row in SPREADS:
+        wanted = (row.ndim, ndim), (row.strided, strided), (row.last, last), (row.recorded, recorded)
+        if all(column in (None, value) for column, value in wanted):
+            return row
+    raise AssertionError(f"no row of SPREADS is for {ndim} axes")
+
+
 def _within(limits: Limits, value: int) -> bool:
     least, most = limits
     return least <= value and (most is None or value <= most)

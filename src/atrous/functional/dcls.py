@@ -6,6 +6,7 @@ all, k extents of the other axes (a dense window), K extents of the learned ones
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from atrous._autocast import all_converted, computed_dtype, outside
-from atrous._backends import NAMES, choose
+from atrous._backends import NAMES, prefers_taps
 from atrous._errors import BackendError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, integers, plain
+from atrous._watch import recorded
 from atrous.functional._check import (
     LARGEST,
     check_bias,
@@ -28,8 +30,11 @@ from atrous.functional._check import (
     resolve,
 )
 from atrous.functional.conv import conv1d, conv2d, conv3d
-from atrous.functional.interpolation import LEAST_WIDTHS, check_elements, make_kernel, make_taps
+from atrous.functional.interpolation import LEAST_WIDTHS, check_elements, count_taps, make_kernel, make_taps
 from atrous.functional.taps import tap_conv
+
+_FEW = 8
+"""Most channels in or out of a group that may run as taps; with more, products of matrices are faster."""
 
 _CONV = {1: conv1d, 2: conv2d, 3: conv3d}
 
@@ -242,16 +247,17 @@ def convolve(
     geometry = window((*weight.shape[2:-1], *sizes), stride, padding, dilation, ndim)
     if padding_mode != "zeros":
         input, geometry = _padded(name, input, geometry, padding_mode)
-    as_taps = _as_taps(input, weight, groups, interpolation, geometry, backend)
+    output_size = geometry.output_size(input.shape[-ndim:])
+    if 0 in output_size:
+        refuse_extent(name, input if input.ndim == ndim + 2 else input[None], geometry)
+    tracked = recorded(input, weight, positions, bias)
+    as_taps = _as_taps(input, weight, groups, interpolation, geometry, backend, tracked)
     before = tuple(sides[0] for sides in geometry.padding)
     plan = Plan(sizes, interpolation, geometry.dilation, before, computed_dtype(input), as_taps)
     kernel, offsets = build(weight, positions, scales, plan)
     if offsets is None:
         options = geometry.stride, geometry.padding, geometry.dilation, groups
         return _CONV[ndim](input, kernel, bias, *options, backend=backend)
-    output_size = geometry.output_size(input.shape[-ndim:])
-    if 0 in output_size:
-        refuse_extent(name, input if input.ndim == ndim + 2 else input[None], geometry)
     input, kernel, bias = all_converted(input, kernel, bias)
     # A sum over taps has float32 under autocast, a convolution what autocast says.
     with outside(input):
@@ -279,18 +285,19 @@ def _as_taps(
     interpolation: str,
     geometry: Geometry,
     backend: str | None,
+    tracked: bool,
 ) -> bool:
-    """Return whether elements run as taps rather than as a dense kernel: by shapes and dtypes alone."""
+    """Return whether elements run as taps rather than as a dense kernel: by shapes, types and layouts alone."""
     if interpolation in LEAST_WIDTHS or backend == "aten":
         return False
     outputs, per_group = weight.shape[:2]
-    if per_group > 4 or outputs // groups > 4:
+    if per_group > _FEW or outputs // groups > _FEW:
         return False
     reach = [extent + before for extent, (before, _) in zip(geometry.extent, geometry.padding, strict=True)]
     if max(reach) > LARGEST:
         return False
-    # Without the compiled taps a dense kernel is the faster one.
-    return backend is not None or choose("tap_conv", input, weight, geometry.ndim, None).forward == "cpu"
+    taps = math.prod(weight.shape[2:]) * count_taps(interpolation, geometry.kernel[weight.ndim - 3 :])
+    return prefers_taps(input, weight, geometry, taps, tracked)
 
 
 def _padded(name: str, input: torch.Tensor, geometry: Geometry, mode: str) -> tuple[torch.Tensor, Geometry]:

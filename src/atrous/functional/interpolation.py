@@ -147,6 +147,11 @@ def check_elements(
     return integers("dilated_kernel_size", dilated_kernel_size, positions.shape[0], 1)
 
 
+def count_taps(interpolation: str, sizes: Sequence[int]) -> int:
+    """Return how many taps an element makes, in a window of such learned extents."""
+    return math.prod([1 if size == 1 else len(_STEPS[interpolation]) for size in sizes])
+
+
 def make_taps(
     weight: torch.Tensor,
     positions: torch.Tensor,
