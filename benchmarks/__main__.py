@@ -1,4 +1,7 @@
-"""`python -m benchmarks taps --json F`, `routes` or `wide` measures; `python -m benchmarks table F` prints Markdown."""
+"""`python -m benchmarks taps --json F`, `routes` or `wide` measures; `python -m benchmarks table F` prints Markdown.
+
+`python -m benchmarks dcls` measures learnable spacings and prints its tables at once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from pathlib import Path
 
 from atrous._errors import AtrousError
-from benchmarks import suite, table
+from benchmarks import spacings, suite, table
 
 
 def main() -> int:
@@ -20,10 +23,16 @@ def main() -> int:
     suite.add_arguments(routes, "routes")
     wide = verbs.add_parser("wide", help="time every data type, layout and rank; print a line for each, then the cells")
     suite.add_arguments(wide, "wide")
+    learned = verbs.add_parser("dcls", help="time learnable spacings beside the dcls package and dense kernels")
+    learned.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
+    learned.add_argument("--samples", type=int, default=9, metavar="N", help="of each median (default: 9)")
     shown = verbs.add_parser("table", help="print what was measured as Markdown")
     shown.add_argument("json", type=Path, metavar="FILE")
     options = parser.parse_args()
     try:
+        if options.verb == "dcls":
+            spacings.run(options.threads, options.samples)
+            return 0
         results = (
             json.loads(options.json.read_text(encoding="utf-8")) if options.verb == "table" else suite.run(options)
         )

@@ -9,20 +9,20 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import runpy
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
 import atrous
+from benchmarks.turns import medians
 
 Model = tuple[Callable[[], nn.Module], tuple[int, ...]]
 
@@ -88,21 +88,16 @@ def compare(name: str, dtype: str, last: bool, batch: int, compiled: bool, sampl
         layout = torch.channels_last if len(shape) == 3 else torch.channels_last_3d
         stock, input = stock.to(memory_format=layout), input.to(memory_format=layout)  # type: ignore[call-overload]
     models = stock, atrous.accelerate(copy.deepcopy(stock)).model
-    medians = []
+    found = []
     for run, training in ((_infer, False), (_train, True)):
         runs = [one.train(training) for one in models]
         if compiled:
             torch.compiler.reset()
             runs = [torch.compile(one) for one in runs]  # type: ignore[misc]
-        times: tuple[list[float], list[float]] = ([], [])
-        for sample in range(samples + 1):
-            for one, found in zip(runs, times, strict=True):
-                start = time.perf_counter()
-                run(one, input)
-                if sample:  # the first one warms the caches
-                    found.append(time.perf_counter() - start)
-        medians.append((statistics.median(times[0]), statistics.median(times[1])))
-    return medians
+        calls = {name: partial(run, one, input) for name, one in zip(("stock", "ours"), runs, strict=True)}
+        times = medians(calls, samples, math.inf)
+        found.append((times["stock"], times["ours"]))
+    return found
 
 
 def _line(name: str, dtype: str, last: bool, batch: int, compiled: bool, samples: int) -> str:

@@ -57,7 +57,7 @@ def run(options: Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "grid": options.grid,
-        "machine": _machine(),
+        "machine": machine(),
         "isa": options.isa,
         "policy": asdict(policy),
         "runs": [],
@@ -127,7 +127,7 @@ def _line(found: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """Name the processor, its flags for vectors and its caches, as far as the system tells."""
     facts: dict[str, Any] = {"system": platform.platform(), "processor": platform.processor()}
     path = Path("/proc/cpuinfo")

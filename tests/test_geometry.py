@@ -73,6 +73,29 @@ def test_compose_predicts_sizes_and_fields(chain_layers, size):
         assert (read.min().item(), read.max().item()) == (first, last)
 
 
+@given(
+    st.integers(1, 9), st.integers(1, 12), st.integers(1, 3), st.integers(1, 4), st.tuples(*[st.integers(0, 14)] * 2)
+)
+def test_a_trimmed_window_has_the_same_outputs(size, kernel, stride, dilation, padding):
+    window = Geometry.resolve(kernel, stride, (padding,), dilation, ndim=1)
+    assume(window.output_size((size,))[0])
+    trimmed, [(start, stop)] = window.trimmed((size,))
+    x, weight = torch.randn(1, 1, size).double(), torch.randn(1, 1, kernel).double()
+
+    def run(window, weight):
+        return F.conv1d(F.pad(x, window.padding[0]), weight, stride=stride, dilation=dilation)
+
+    assert trimmed.kernel == (stop - start,)
+    torch.testing.assert_close(run(trimmed, weight[..., start:stop]), run(window, weight))
+
+
+def test_a_window_wider_than_the_image_sees_all_of_it_and_no_more():
+    window = Geometry.resolve((17, 17, 4), padding=(8, "causal", 0), ndim=3)
+    trimmed, left = window.trimmed((7, 5, 6))
+    assert left == ((2, 15), (12, 17), (0, 4))
+    assert trimmed.padding == ((6, 6), (4, 0), (0, 0))
+
+
 def test_published_receptive_fields():
     dilations = {67: (1, 1, 2, 4, 8, 16, 1), 35: (1, 1, 2, 4, 8, 1), 259: (1, 1, 2, 4, 8, 16, 32, 64, 1)}
     for field, sequence in dilations.items():

@@ -114,6 +114,29 @@ class Geometry:
             for n, sides, extent, stride in zip(size, self.padding, self.extent, self.stride, strict=True)
         )
 
+    def trimmed(self, size: Sequence[int]) -> tuple[Geometry, tuple[tuple[int, int], ...]]:
+        """Return the window without the taps at its ends that read nothing but padding, and the (start, stop) left.
+
+        For an input of `size` it has the same outputs, under zero padding.
+
+        Example:
+            >>> window, left = Geometry.resolve(17, padding=8, ndim=1).trimmed((7,))
+            >>> window.kernel, window.padding, left
+            ((13,), ((6, 6),), ((2, 15),))
+        """
+        axes, outputs = [], self.output_size(size)
+        for k, s, d, (b, a), n, o in zip(
+            self.kernel, self.stride, self.dilation, self.padding, size, outputs, strict=True
+        ):
+            last = (o - 1) * s
+            start, stop = max(0, -((last - b) // d)), min(k, (n - 1 + b) // d + 1)
+            before = b - start * d
+            after = last + d * (stop - 1 - start) + 1 - n - before
+            trims = stop - start < k and stop > start and before >= 0 and after >= 0
+            axes.append((stop - start, (before, after), (start, stop)) if trims else (k, (b, a), (0, k)))
+        kernel, padding, left = zip(*axes, strict=True)
+        return Geometry(kernel, self.stride, self.dilation, padding), left
+
     def transposed_size(self, size: Sequence[int], output_padding: Sequence[int]) -> tuple[int, ...]:
         """Return the size that the transposed window gives an input of `size`: `(S - 1) s + extent - b - a`, and more.
 

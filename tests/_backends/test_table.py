@@ -95,8 +95,8 @@ def _runs(x, extent, count, **options):
         (torch.contiguous_format, True, 5, 1, 7, 8),
         (torch.contiguous_format, False, 10, 1, 8, 9),
         (torch.contiguous_format, False, 5, 2, 10, 11),
-        (torch.channels_last, False, 5, 1, 13, 14),
-        (torch.channels_last, True, 5, 1, 9, 10),
+        (torch.channels_last, False, 5, 1, 14, 15),
+        (torch.channels_last, True, 5, 1, 10, 11),
         (torch.channels_last, True, 5, 2, 12, 13),
     ],
 )

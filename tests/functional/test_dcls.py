@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from atrous import BackendError, GeometryError, ShapeError, explain
 from atrous.functional import dcls, dcls_conv1d, dcls_conv2d, dcls_conv3d, dcls_kernel
+from atrous.functional.dcls import window
 from atrous.testing import assert_within_budget
 
 VERBS = {1: dcls_conv1d, 2: dcls_conv2d, 3: dcls_conv3d}
@@ -96,6 +97,25 @@ def test_position_0_stays_on_its_pixel(extent, stride, backend):
     options = {"dilated_kernel_size": extent, "padding": "same", "dilation": 3, "stride": stride}
     output = dcls_conv2d(x, weight, positions, groups=2, backend=backend, **options)
     assert torch.equal(output, x[..., ::stride, ::stride])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "gaussian"])
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "dilation": 2}, {"padding": ((3, 9), "causal")}], ids=str)
+def test_a_window_larger_than_the_image(interpolation, options):
+    """Only what some output reads is convolved; derivatives are those of the whole kernel."""
+    weight, positions, scales = elements((13, 12), (4, 4))
+    kind = of(interpolation, scales, (13, 12))
+    leaves = [leaf.requires_grad_() for leaf in (torch.randn(2, 4, 4, 5), weight, positions)]
+    options = {"padding": "same", **options}
+    sides = window((13, 12), options.get("stride", 1), options["padding"], options.get("dilation", 1), 2).padding
+    padded = F.pad(leaves[0], [side for pair in reversed(sides) for side in pair])
+    rest = {name: value for name, value in options.items() if name != "padding"}
+    expected = F.conv2d(padded, dcls_kernel(weight, positions, **kind), **rest)
+    output = dcls_conv2d(*leaves, **kind, **options)
+    torch.testing.assert_close(output, expected)
+    gradient = torch.randn_like(output)
+    found, wanted = (torch.autograd.grad(one, leaves, gradient) for one in (output, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])

@@ -122,22 +122,13 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
 def prefers_taps(input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, taps: int, tracked: bool) -> bool:
     """Return whether so many taps for every pair of channels are faster than the dense kernel of their window.
 
-    `weight` is (D, C/groups, ...); `tracked`: whether derivatives are wanted. Where the compiled taps cannot run, the
-    dense kernel is the faster one.
+    `weight` is (D, C/groups, ...); `geometry` is that of the dense kernel; `tracked`: whether derivatives are wanted.
+    Where the compiled taps cannot run, the dense kernel is the faster one.
     """
     if choose("tap_conv", input, weight, geometry.ndim, None).forward != "cpu":
         return False
     row = table.find_spread(geometry.ndim, max(geometry.stride) > 1, _depthwise_last(input, weight), tracked)
-    pixels = math.prod(geometry.kernel)
-    if not torch.compiler.is_compiling():
-        # What lies outside of the image for every output costs nothing. Compilers leave sizes free.
-        sizes = input.shape[-geometry.ndim :]
-        axes = zip(sizes, geometry.output_size(sizes), geometry.stride, geometry.dilation, geometry.kernel, strict=True)
-        seen = [
-            min(kernel, (size - 1 + (outputs - 1) * stride) // gap + 1) for size, outputs, stride, gap, kernel in axes
-        ]
-        pixels = math.prod(seen)
-    return bool(pixels > row.each * taps + row.more)
+    return bool(math.prod(geometry.kernel) > row.each * taps + row.more)
 
 
 class Prospect(NamedTuple):

@@ -48,6 +48,8 @@ class Plan(NamedTuple):
     before: tuple[int, ...]
     dtype: torch.dtype
     as_taps: bool
+    left: tuple[tuple[int, int], ...] | None
+    """The pixels of the dense kernel that some output reads, (start, stop) per axis, None for all."""
 
 
 def dcls_conv1d(
@@ -220,7 +222,12 @@ def build(
     if plan.as_taps:
         taps, offsets = make_taps(weight, positions, plan.sizes, plan.interpolation, plan.dilation, plan.before)
         return taps.to(plan.dtype), offsets
-    return make_kernel(weight, positions, scales, plan.sizes, plan.interpolation).to(plan.dtype), None
+    kernel = make_kernel(weight, positions, scales, plan.sizes, plan.interpolation).to(plan.dtype)
+    if plan.left is not None:
+        for axis, (start, stop) in enumerate(plan.left, kernel.ndim - len(plan.left)):
+            kernel = kernel.narrow(axis, start, stop - start)
+        kernel = kernel.contiguous()
+    return kernel, None
 
 
 def convolve(
@@ -247,16 +254,20 @@ def convolve(
     geometry = window((*weight.shape[2:-1], *sizes), stride, padding, dilation, ndim)
     if padding_mode != "zeros":
         input, geometry = _padded(name, input, geometry, padding_mode)
-    output_size = geometry.output_size(input.shape[-ndim:])
-    if 0 in output_size:
-        refuse_extent(name, input if input.ndim == ndim + 2 else input[None], geometry)
+    pixels, free = input.shape[-ndim:], torch.compiler.is_compiling()
+    output_size = geometry.output_size(pixels)
+    # Compilers leave sizes free.
+    dense, left = (geometry, None) if free else geometry.trimmed(pixels)
     tracked = recorded(input, weight, positions, bias)
-    as_taps = _as_taps(input, weight, groups, interpolation, geometry, backend, tracked)
+    as_taps = _as_taps(input, weight, groups, interpolation, geometry, dense, backend, tracked)
+    if (as_taps or not free) and 0 in output_size:
+        refuse_extent(name, input if input.ndim == ndim + 2 else input[None], geometry)
     before = tuple(sides[0] for sides in geometry.padding)
-    plan = Plan(sizes, interpolation, geometry.dilation, before, computed_dtype(input), as_taps)
+    left = None if as_taps or dense.kernel == geometry.kernel else left
+    plan = Plan(sizes, interpolation, geometry.dilation, before, computed_dtype(input), as_taps, left)
     kernel, offsets = build(weight, positions, scales, plan)
     if offsets is None:
-        options = geometry.stride, geometry.padding, geometry.dilation, groups
+        options = dense.stride, dense.padding, dense.dilation, groups
         return _CONV[ndim](input, kernel, bias, *options, backend=backend)
     input, kernel, bias = all_converted(input, kernel, bias)
     # A sum over taps has float32 under autocast, a convolution what autocast says.
@@ -284,10 +295,11 @@ def _as_taps(
     groups: int,
     interpolation: str,
     geometry: Geometry,
+    dense: Geometry,
     backend: str | None,
     tracked: bool,
 ) -> bool:
-    """Return whether elements run as taps rather than as a dense kernel: by shapes, types and layouts alone."""
+    """Return whether elements run as taps rather than as a kernel of `dense`: by shapes, types and layouts alone."""
     if interpolation in LEAST_WIDTHS or backend == "aten":
         return False
     outputs, per_group = weight.shape[:2]
@@ -297,7 +309,7 @@ def _as_taps(
     if max(reach) > LARGEST:
         return False
     taps = math.prod(weight.shape[2:]) * count_taps(interpolation, geometry.kernel[weight.ndim - 3 :])
-    return prefers_taps(input, weight, geometry, taps, tracked)
+    return prefers_taps(input, weight, dense, taps, tracked)
 
 
 def _padded(name: str, input: torch.Tensor, geometry: Geometry, mode: str) -> tuple[torch.Tensor, Geometry]:
