@@ -7,7 +7,8 @@ import pickle
 import pytest
 import torch
 
-from atrous import GeometryError, ShapeError, functional, nn
+from atrous import GeometryError, ShapeError, functional, nn, trace_footprint
+from atrous.analysis import cost
 
 pytestmark = pytest.mark.usefixtures("always_taps")
 
@@ -340,3 +341,40 @@ def test_fault_15_rounding_for_evaluation_is_a_copy_and_its_merge():
     taps = (whole.merge().weight.abs() > 1e-6).sum(-1)
     assert taps.max() <= layer.kernel_count
     assert layer.P.frac().any()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "gaussian"])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_what_is_traced_on_a_small_image_runs_on_a_large_one(interpolation):
+    layer = make(inputs=4, outputs=4, groups=4, padding="same", dilated_kernel_size=17, interpolation=interpolation)
+    traced = torch.jit.trace(layer.eval(), torch.randn(1, 4, 7, 7), check_trace=False)
+    for size in (3, 8, 20):
+        image = torch.randn(1, 4, size, size)
+        torch.testing.assert_close(traced(image), layer(image))
+
+
+def test_a_fused_optimizer_drops_what_evaluation_keeps():
+    """It changes parameters without raising their version."""
+    layer, image = make(groups=2).eval(), torch.randn(1, 4, 20, 20)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.3, fused=True)
+    with torch.no_grad():
+        layer(image)
+    layer(image).square().mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        found = layer(image)
+        assert torch.equal(found, layer.eval()(image))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_the_footprint_is_the_window(interpolation):
+    layer = make(inputs=4, outputs=4, groups=4, dilated_kernel_size=(4, 9), interpolation=interpolation)
+    image = torch.zeros(1, 4, 20, 20)
+    assert trace_footprint(layer, image).receptive_field == (4, 9)
+    assert 4 * 17 * 12 * 36 in [found.macs for found in cost(layer, image).layers]
+
+
+@pytest.mark.parametrize("version", [["v0"], "v2"])
+def test_a_version_that_is_none(version):
+    with pytest.raises(GeometryError, match="Dcls2d: version: got"):
+        make(version=version)

@@ -192,7 +192,8 @@ def _free(node: torch.fx.Node) -> bool:
     if node.target is aten.clone.default:
         return "memory_format" not in node.kwargs  # with one, it is a copy into another layout
     view = node.target in (operator.getitem, aten._unsafe_view.default) or getattr(node.target, "is_view", False)
-    return bool(view) or not any(isinstance(value, torch.Tensor) for value in tree_leaves(node.meta["val"]))
+    # A switch of autocast has no value at all.
+    return bool(view) or not any(isinstance(value, torch.Tensor) for value in tree_leaves(node.meta.get("val")))
 
 
 def _origin(node: torch.fx.Node) -> str:

@@ -115,7 +115,7 @@ def load_dcls(target: torch.nn.Module, state_dict: Mapping[str, Any], *, version
 
 def _layers(target: torch.nn.Module, version: str) -> dict[str, _Dcls]:
     """Return the layers by all their names, or raise where one cannot have come from such a file."""
-    if version not in _VERSIONS:
+    if version not in tuple(_VERSIONS):
         raise CheckpointError(f"load_dcls: version: got {version!r}, expected one of {tuple(_VERSIONS)}")
     if not isinstance(target, torch.nn.Module):
         raise UnsupportedModule(f"load_dcls: target: got a {type(target).__name__}, expected a torch.nn.Module")

@@ -254,9 +254,10 @@ def convolve(
     geometry = window((*weight.shape[2:-1], *sizes), stride, padding, dilation, ndim)
     if padding_mode != "zeros":
         input, geometry = _padded(name, input, geometry, padding_mode)
-    pixels, free = input.shape[-ndim:], torch.compiler.is_compiling()
+    pixels = input.shape[-ndim:]
+    free = torch.compiler.is_compiling() or torch._C._is_tracing()
     output_size = geometry.output_size(pixels)
-    # Compilers leave sizes free.
+    # Compilers and tracers leave sizes free.
     dense, left = (geometry, None) if free else geometry.trimmed(pixels)
     tracked = recorded(input, weight, positions, bias)
     as_taps = _as_taps(input, weight, groups, interpolation, geometry, dense, backend, tracked)
@@ -300,7 +301,8 @@ def _as_taps(
     tracked: bool,
 ) -> bool:
     """Return whether elements run as taps rather than as a kernel of `dense`: by shapes, types and layouts alone."""
-    if interpolation in LEAST_WIDTHS or backend == "aten":
+    # What is exported has one window for all positions, which can be read without knowing them.
+    if interpolation in LEAST_WIDTHS or backend == "aten" or torch.compiler.is_exporting():
         return False
     outputs, per_group = weight.shape[:2]
     if per_group > _FEW or outputs // groups > _FEW:

@@ -171,12 +171,11 @@ class _Dcls(torch.nn.Module):
     def _build(
         self, weight: torch.Tensor, positions: torch.Tensor, scales: torch.Tensor | None, plan: Plan
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Build taps or kernel, or return those of the last call in evaluation, if nothing has changed since.
-
-        A change through `.data` does not count as one until `train()` or `eval()` is called.
-        """
+        """Build taps or kernel, or return those of the last call in evaluation, blind to changes by `.data`."""
         sources = [tensor for tensor in (weight, positions, scales) if tensor is not None]
         if self.training or not _may_keep(*sources):
+            if not torch.compiler.is_compiling():
+                self._kept = None  # fused optimizers change parameters without a trace
             return build(weight, positions, scales, plan)
         made_of = plan, [(id(tensor), tensor.data_ptr(), tensor._version) for tensor in sources]
         kept = self._kept
@@ -375,7 +374,7 @@ def _check_channels(name: str, inputs: int, outputs: int, count: int, groups: in
 
 def _interpolation(name: str, version: str | None, interpolation: str | None) -> str:
     """Return the interpolation that is meant, by our name or by that of a version of the `dcls` package."""
-    if version is not None and version not in _VERSIONS:
+    if version is not None and version not in tuple(_VERSIONS):
         raise GeometryError(f"{name}: version: got {version!r}, expected None or one of {tuple(_VERSIONS)}")
     if interpolation is not None and interpolation not in INTERPOLATIONS:
         raise GeometryError(f"{name}: interpolation: got {interpolation!r}, expected None or one of {INTERPOLATIONS}")
