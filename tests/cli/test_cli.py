@@ -11,7 +11,7 @@ def test_help_names_every_command(capsys):
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in ("demo", "info", "inspect", "predict"))
+    assert all(command in text for command in ("demo", "evaluate", "info", "inspect", "predict", "train"))
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["predict"], ["demo", "--seed", "one"]], ids=str)

@@ -8,7 +8,19 @@ import pytest
 
 from atrous._extras import EXTRAS
 
-KNOWN = {"PIL", "lightning", "matplotlib", "rich", "safetensors", "scipy", "skimage", "torchmetrics"}
+KNOWN = {
+    "PIL",
+    "lightning",
+    "matplotlib",
+    "pydantic",
+    "rich",
+    "safetensors",
+    "scipy",
+    "skimage",
+    "tensorboard",
+    "tifffile",
+    "torchmetrics",
+}
 OPTIONAL = sorted(KNOWN.union(*EXTRAS.values()))
 
 # To the rest of the process a blocked package looks as if it were not installed.

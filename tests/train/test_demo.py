@@ -18,8 +18,8 @@ def demo(tmp_path_factory):
         mosaic=(128, 160),
         lengths=(32, 4, 4),
         cached=8,
-        front_end={"max_epochs": 3, "steps_per_epoch": 6, "patience": 2},
-        context={"max_epochs": 2, "steps_per_epoch": 1},
+        front_end={"epochs": 3, "steps_per_epoch": 6, "patience": 2},
+        context={"epochs": 2, "steps_per_epoch": 1},
     )
     return folder, run_demo(folder, 1, settings)
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from atrous import AtrousError, __version__
-from atrous.cli import demo, info, inspect, predict
+from atrous.cli import demo, evaluate, info, inspect, predict, train
 
-_COMMANDS = (demo, info, inspect, predict)
+_COMMANDS = (demo, evaluate, info, inspect, predict, train)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,8 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["predict", "absent.png", "--weights", "absent.safetensors", "--out", "out"])
         2
     """
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        options = _parser(words[:1]).parse_args(words)
         options.run(options)
     except (AtrousError, OSError) as error:
         print(f"atrous: {error}", file=sys.stderr)
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser, with the options of the chosen command alone: those of some take long to know."""
     parser = argparse.ArgumentParser("atrous", description="Convolutions with holes for PyTorch.")
     parser.add_argument("--version", action="version", version=f"atrous {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         name = command.__name__.rpartition(".")[2]
         summary = (command.__doc__ or "").partition("\n")[0]
         subparser = commands.add_parser(name, help=summary, description=summary)
-        command.add_arguments(subparser)
+        if name in chosen:
+            command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser

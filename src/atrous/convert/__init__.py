@@ -2,5 +2,6 @@
 
 from atrous.convert.accelerate import Report, Row, accelerate, restore
 from atrous.convert.checkpoints import LoadedDcls, load_dcls
+from atrous.convert.weights import LoadedWeights, load_weights
 
-__all__ = ["LoadedDcls", "Report", "Row", "accelerate", "load_dcls", "restore"]
+__all__ = ["LoadedDcls", "LoadedWeights", "Report", "Row", "accelerate", "load_dcls", "load_weights", "restore"]

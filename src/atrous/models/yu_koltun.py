@@ -245,20 +245,24 @@ class DilatedNet(torch.nn.Module):
 def dilation7(
     num_classes: int,
     *,
+    in_channels: int = 3,
     channels: Literal["basic", "large"] = "basic",
     width: float = 1.0,
     alignment: Alignment = "corner",
+    dilated: bool = True,
 ) -> DilatedNet:
     """Build the network of the paper's KITTI model: context of 7 layers, every layer padded.
 
     Args:
         num_classes: C.
+        in_channels: A.
         channels: of the context module.
         width: factor on the front end's channels.
         alignment: of the up-sampling.
+        dilated: False makes all dilations of the context module 1.
 
     Returns:
-        The network: (B, 3, H, W) to (B, C, H, W), receptive field 652.
+        The network: (B, A, H, W) to (B, C, H, W), receptive field 652.
 
     Source: Yu and Koltun 2016, appendix; fyu/dilation, dilation7_kitti.
 
@@ -267,29 +271,33 @@ def dilation7(
         ...     dilation7(11).geometry.kernel
         (652, 652)
     """
-    context = ContextModule(num_classes, channels, 7, "same")
-    return DilatedNet(FrontEnd(num_classes, width=width), context, alignment)
+    context = ContextModule(num_classes, channels, 7, "same", dilated=dilated)
+    return DilatedNet(FrontEnd(num_classes, in_channels, width), context, alignment)
 
 
 def dilation8(
     num_classes: int,
     *,
+    in_channels: int = 3,
     channels: Literal["basic", "large"] = "large",
     width: float = 1.0,
     padding: Literal["once", "same"] = "once",
     alignment: Alignment = "corner",
+    dilated: bool = True,
 ) -> DilatedNet:
     """Build the network of the paper's VOC model: the large context of 8 layers, padded once.
 
     Args:
         num_classes: C.
+        in_channels: A.
         channels: of the context module; 'basic' with padding 'same' is the CamVid model.
         width: factor on the front end's channels.
         padding: of the context module.
         alignment: of the up-sampling.
+        dilated: False makes all dilations of the context module 1.
 
     Returns:
-        The network: (B, 3, H, W) to (B, C, H, W), receptive field 908.
+        The network: (B, A, H, W) to (B, C, H, W), receptive field 908.
 
     Source: Yu and Koltun 2016; fyu/dilation, dilation8_pascal_voc and dilation8_camvid.
 
@@ -298,27 +306,31 @@ def dilation8(
         ...     dilation8(21).geometry.kernel
         (908, 908)
     """
-    context = ContextModule(num_classes, channels, 8, padding)
-    return DilatedNet(FrontEnd(num_classes, width=width), context, alignment)
+    context = ContextModule(num_classes, channels, 8, padding, dilated=dilated)
+    return DilatedNet(FrontEnd(num_classes, in_channels, width), context, alignment)
 
 
 def dilation10(
     num_classes: int,
     *,
+    in_channels: int = 3,
     channels: Literal["basic", "large"] = "basic",
     width: float = 1.0,
     alignment: Alignment = "centre",
+    dilated: bool = True,
 ) -> DilatedNet:
     """Build the network of the paper's Cityscapes model: context of 10 layers, every layer padded.
 
     Args:
         num_classes: C.
+        in_channels: A.
         channels: of the context module.
         width: factor on the front end's channels.
         alignment: of the up-sampling.
+        dilated: False makes all dilations of the context module 1.
 
     Returns:
-        The network: (B, 3, H, W) to (B, C, H, W), receptive field 2444.
+        The network: (B, A, H, W) to (B, C, H, W), receptive field 2444.
 
     Source: Yu and Koltun 2016, appendix; fyu/dilation, dilation10_cityscapes.
 
@@ -327,17 +339,26 @@ def dilation10(
         ...     dilation10(19).geometry.kernel
         (2444, 2444)
     """
-    context = ContextModule(num_classes, channels, 10, "same")
-    return DilatedNet(FrontEnd(num_classes, width=width), context, alignment)
+    context = ContextModule(num_classes, channels, 10, "same", dilated=dilated)
+    return DilatedNet(FrontEnd(num_classes, in_channels, width), context, alignment)
 
 
-def dilation_small(num_classes: int, in_channels: int, width: float = 0.25) -> DilatedNet:
+def dilation_small(
+    num_classes: int,
+    in_channels: int = 3,
+    width: float = 0.25,
+    *,
+    channels: Literal["basic", "large"] = "basic",
+    dilated: bool = True,
+) -> DilatedNet:
     """Build the same network with three convolutional stages and stride 4, small enough to train on a CPU.
 
     Args:
         num_classes: C.
         in_channels: A.
         width: factor on the front end's channels.
+        channels: of the context module.
+        dilated: as above.
 
     Returns:
         The network: (B, A, H, W) to (B, C, H, W), receptive field 58 in front, 322 with the basic context of 8 layers.
@@ -350,7 +371,7 @@ def dilation_small(num_classes: int, in_channels: int, width: float = 0.25) -> D
         ((58, 58), (322, 322), (4, 4))
     """
     front_end = FrontEnd(num_classes, in_channels, width, stages=SMALL, head=SMALL_HEAD)
-    return DilatedNet(front_end, ContextModule(num_classes, "basic", 8, "same"), "centre")
+    return DilatedNet(front_end, ContextModule(num_classes, channels, 8, "same", dilated=dilated), "centre")
 
 
 def _front_end_layers(

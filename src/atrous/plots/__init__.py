@@ -12,7 +12,7 @@ try:
     from atrous.plots.inspection import Inspection, write_inspection
     from atrous.plots.kernel import kernel
     from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed, save_picture
-    from atrous.plots.pixels import grey, thin
+    from atrous.plots.pixels import grey, thin, viewable
     from atrous.plots.positions import positions
     from atrous.plots.receptive_field import receptive_field_growth
     from atrous.plots.report import write_report
@@ -45,6 +45,7 @@ __all__ = [
     "shift_errors",
     "thin",
     "training_curves",
+    "viewable",
     "write_inspection",
     "write_report",
 ]

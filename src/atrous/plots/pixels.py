@@ -42,6 +42,21 @@ def grey(image: NDArray[Any]) -> Pixels:
     return levels
 
 
+def viewable(image: NDArray[Any]) -> Pixels:
+    """Return an image of any units as 8-bit colours: its three channels, or the first of others as grey.
+
+    Args:
+        image: (A, H, W) of any real type, stretched as in `grey`, all channels alike.
+
+    Example:
+        >>> viewable(np.array([[[-1.0, 0.0, 1.0]]])).tolist()
+        [[[0, 0, 0], [128, 128, 128], [255, 255, 255]]]
+    """
+    planes = image if len(image) == 3 else image[:1]
+    flat = grey(planes.reshape(len(planes) * planes.shape[1], -1)).reshape(planes.shape)
+    return np.repeat(flat, 3 // len(flat), 0).transpose(1, 2, 0)
+
+
 def thin(image: NDArray[Kind], longest: int) -> NDArray[Kind]:
     """Return every n-th pixel, with the least n that brings both sides to at most `longest` pixels.
 

@@ -4,25 +4,63 @@ from atrous._extras import need
 
 need("train", "atrous.train")
 
-from atrous.train.data import Textures, read_image, standardise  # noqa: E402
+from atrous.train.build import describe, make_task, open_data  # noqa: E402
+from atrous.train.config import (  # noqa: E402
+    ClassifyRecipe,
+    Recipe,
+    RegressRecipe,
+    RestoreRecipe,
+    SegmentRecipe,
+    read_recipe,
+)
+from atrous.train.data import (  # noqa: E402
+    Batched,
+    Source,
+    Splits,
+    Textures,
+    open_folder,
+    read_image,
+    standardise,
+)
 from atrous.train.demo import Settings, run_demo  # noqa: E402
-from atrous.train.loop import History, evaluate, fit  # noqa: E402
-from atrous.train.module import SegmentationModule  # noqa: E402
+from atrous.train.loop import Hardware, History, evaluate, fit  # noqa: E402
 from atrous.train.predict import predict_files  # noqa: E402
+from atrous.train.run import judge, train  # noqa: E402
+from atrous.train.tasks import Classify, Regress, Restore, Segment, Task  # noqa: E402
 from atrous.train.weights import NetworkConfig, load_network, save_network  # noqa: E402
 
 __all__ = [
+    "Batched",
+    "Classify",
+    "ClassifyRecipe",
+    "Hardware",
     "History",
     "NetworkConfig",
-    "SegmentationModule",
+    "Recipe",
+    "Regress",
+    "RegressRecipe",
+    "Restore",
+    "RestoreRecipe",
+    "Segment",
+    "SegmentRecipe",
     "Settings",
+    "Source",
+    "Splits",
+    "Task",
     "Textures",
+    "describe",
     "evaluate",
     "fit",
+    "judge",
     "load_network",
+    "make_task",
+    "open_data",
+    "open_folder",
     "predict_files",
     "read_image",
+    "read_recipe",
     "run_demo",
     "save_network",
     "standardise",
+    "train",
 ]

@@ -17,7 +17,7 @@ import lightning
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from atrous._errors import DataError
@@ -27,9 +27,12 @@ from atrous.analysis.receptive_field import LayerField, receptive_field
 from atrous.models import DilatedNet, dilation_small
 from atrous.nn import ContextModule, Conv2d
 from atrous.plots import Report, Variant, contact_sheet, grey, save_picture, write_report
+from atrous.train.config import SegmentRecipe
+from atrous.train.data.batches import Batched
+from atrous.train.data.source import Item, Source, Splits
 from atrous.train.data.textures import SPLITS, Split, Textures
 from atrous.train.loop import History, evaluate, fit
-from atrous.train.module import SegmentationModule
+from atrous.train.tasks import Segment
 from atrous.train.weights import NetworkConfig, save_network
 
 CONTEXTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,15 +57,15 @@ class Settings:
 
     Example:
         >>> Settings().context
-        {'max_epochs': 14, 'steps_per_epoch': 20}
+        {'epochs': 14, 'steps_per_epoch': 20}
     """
 
     size: tuple[int, int] = (256, 256)
     mosaic: tuple[int, int] = (1024, 1536)
     lengths: tuple[int, int, int] = (4096, 32, 64)
     cached: int = 320
-    front_end: dict[str, int] = field(default_factory=lambda: {"max_epochs": 18, "steps_per_epoch": 50, "patience": 3})
-    context: dict[str, int] = field(default_factory=lambda: {"max_epochs": 14, "steps_per_epoch": 20})
+    front_end: dict[str, int] = field(default_factory=lambda: {"epochs": 18, "steps_per_epoch": 50, "patience": 3})
+    context: dict[str, int] = field(default_factory=lambda: {"epochs": 14, "steps_per_epoch": 20})
 
 
 def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -> dict[str, Any]:
@@ -87,7 +90,7 @@ def run_demo(out: str | Path, seed: int = 0, settings: Settings | None = None) -
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> one = {"max_epochs": 1, "steps_per_epoch": 1}
+        >>> one = {"epochs": 1, "steps_per_epoch": 1}
         >>> little = Settings((32, 32), (64, 96), (4, 1, 1), cached=2, front_end=one, context=one)
         >>> with TemporaryDirectory() as folder:
         ...     metrics = run_demo(folder, seed=1, settings=little)
@@ -141,42 +144,62 @@ class _Outcome:
 def _experiment(data: dict[Split, Textures], settings: Settings, logs: Path, seed: int) -> Iterator[_Outcome]:
     """Yield the front end alone, then each context module behind it."""
     classes = len(Textures.classes)
+    recipe, steps = _recipe(settings.front_end, 4, seed)
     lightning.seed_everything(seed, verbose=False)
     front_end = dilation_small(classes, Textures.channels).front_end
     # Contiguous float32 convolutions of few channels are a third slower on a CPU.
     network = DilatedNet(front_end, torch.nn.Identity(), "centre")
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = SegmentationModule(network, network.upsample, classes)
-    batches = {split: DataLoader(mosaics, 4, shuffle=split == "train") for split, mosaics in data.items()}
-    history = fit(module, batches["train"], batches["val"], logs / "front_end", **settings.front_end)
-    yield _Outcome("front_end", "front end", network, front_end, history, evaluate(module, batches["test"]))
+    task = Segment(network, network.upsample, classes, recipe)
+    batches = Batched(Splits(data["train"], data["val"], data["test"]), recipe)
+    history = fit(task, batches, logs / "front_end", steps_per_epoch=steps)
+    yield _Outcome("front_end", "front end", network, front_end, history, evaluate(task, batches))
 
-    scores = {split: _scores(network, mosaics, settings.cached) for split, mosaics in data.items()}
+    recipe, steps = _recipe(settings.context, 16, seed)
+    scores = Splits(*(_Scores(network, data[split], settings.cached) for split in SPLITS))
     for name, (title, options) in CONTEXTS.items():
         lightning.seed_everything(seed, verbose=False)
         context = ContextModule(classes, "basic", 8, "same", **options)
-        module = SegmentationModule(context, network.upsample, classes)
-        batches = {split: DataLoader(maps, 16, shuffle=split == "train") for split, maps in scores.items()}
-        history = fit(module, batches["train"], batches["val"], logs / name, **settings.context)
+        task = Segment(context, network.upsample, classes, recipe)
+        batches = Batched(scores, recipe)
+        history = fit(task, batches, logs / name, steps_per_epoch=steps)
         whole = DilatedNet(front_end, context, "centre")
-        yield _Outcome(name, title, whole, context, history, evaluate(module, batches["test"]))
+        yield _Outcome(name, title, whole, context, history, evaluate(task, batches))
 
 
-def _scores(network: DilatedNet, mosaics: Textures, most: int) -> Any:
-    """Return the frozen front end's scores of the first mosaics, with their labels."""
-    console = Console(stderr=True)
-    chosen = Subset(mosaics, range(min(most, len(mosaics))))
-    batches = track(
-        DataLoader(chosen, 8),
-        f"scores of {mosaics.split} mosaics",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with torch.inference_mode():
-        pairs = [(network.features(images), labels) for images, labels in batches]
-    scores, labels = (torch.cat(part).clone() for part in zip(*pairs, strict=True))
-    return TensorDataset(scores, labels)
+def _recipe(options: dict[str, int], batch_size: int, seed: int) -> tuple[SegmentRecipe, int]:
+    """Return the recipe of a stage, and its steps in an epoch."""
+    steps = options["steps_per_epoch"]
+    rest: dict[str, Any] = {name: value for name, value in options.items() if name != "steps_per_epoch"}
+    return SegmentRecipe(**rest, batch_size=batch_size, mirror=False, schedule="plateau", seed=seed), steps
+
+
+class _Scores(Source):
+    """Serve the frozen front end's scores of the first mosaics, with their labels."""
+
+    def __init__(self, network: DilatedNet, mosaics: Textures, most: int) -> None:
+        console = Console(stderr=True)
+        chosen = Subset(mosaics, range(min(most, len(mosaics))))
+        batches = track(
+            DataLoader(chosen, 8),
+            f"scores of {mosaics.split} mosaics",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        with torch.inference_mode():
+            pairs = [(network.features(images), labels) for images, labels in batches]
+        self.scores, self.labels = (torch.cat(part).clone() for part in zip(*pairs, strict=True))
+        self.mosaics, self.channels, self.classes = mosaics, self.scores.shape[1], mosaics.classes
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.scores[index], self.labels[index]
+
+    def name(self, index: int) -> str:
+        return self.mosaics.name(index)
 
 
 def _variant(outcome: _Outcome, image: torch.Tensor, truth: torch.Tensor) -> Variant:

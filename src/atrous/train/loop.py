@@ -1,4 +1,4 @@
-"""One run of training: progress bar, log, checkpoints, early stopping, the best weights at the end."""
+"""One run of training: progress bar, logs, checkpoints, early stopping, the best weights at the end."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from atrous._errors import DataError
-from atrous.train.module import SegmentationModule
+from atrous.train.data.augment import mixed
+from atrous.train.tasks.task import Task
 
-Batches = DataLoader[tuple[torch.Tensor, torch.Tensor]]
+LOG = "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class History:
 
     Args:
         losses: (step, training loss).
-        validation: (step, validation mean IoU).
+        validation: (step, the metric that is watched).
         seconds: of wall time.
 
     Example:
@@ -43,96 +44,156 @@ class History:
     seconds: float
 
 
-def fit(
-    module: SegmentationModule,
-    train: Batches,
-    val: Batches,
-    folder: str | Path,
-    *,
-    max_epochs: int,
-    steps_per_epoch: int,
-    patience: int | None = None,
-) -> History:
-    """Train until the validation mean IoU stops rising, and leave the best weights in `module`.
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run runs, in Lightning's words.
 
     Args:
-        module: what to train, in place.
-        train: training batches; an epoch takes the first `steps_per_epoch` of them.
-        val: validation batches.
-        folder: for `metrics.csv` and the checkpoints `best.ckpt` and `last.ckpt`.
-        max_epochs: the most epochs.
-        steps_per_epoch: training steps between validations.
-        patience: epochs without a rise of the validation mean IoU before the run stops; None never stops early.
+        devices: how many of a machine, or 'auto'.
+        nodes: machines.
+        strategy: how they share the work.
+        accelerator: what they are.
+
+    Example:
+        >>> Hardware(devices=2, strategy="ddp").nodes
+        1
+    """
+
+    devices: int | str = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+    accelerator: str = "auto"
+
+
+class _Chance(lightning.Callback):
+    """Draw what dropout and mixtures need from a seed of the batch, so that a resumed run draws the same."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        torch.manual_seed(mixed(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+
+
+def fit(
+    task: Task,
+    data: lightning.LightningDataModule,
+    folder: str | Path,
+    *,
+    hardware: Hardware | None = None,
+    steps_per_epoch: int | None = None,
+    resume: bool = False,
+) -> History:
+    """Train for the epochs of the task, or until its metric stops rising, and leave the best weights in `task`.
+
+    Args:
+        task: what to train, in place.
+        data: training and validation batches.
+        folder: for `metrics.csv`, TensorBoard's events and the checkpoints `best.ckpt` and `last.ckpt`, which are
+            written at the end of every epoch.
+        hardware: where to run; None chooses.
+        steps_per_epoch: an epoch takes so many of the batches; None takes all.
+        resume: go on from `last.ckpt`, if there is one: weights end as if the run had never stopped.
 
     Returns:
         The history of the run.
 
     Raises:
-        DataError: log or checkpoints cannot be written.
+        DataError: log or checkpoints cannot be written, or the loss is no finite number.
 
     Source: Lightning's Trainer does the work.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from atrous.models import ScoreUpsample
-        >>> module = SegmentationModule(torch.nn.Conv2d(1, 2, 1), ScoreUpsample(1), num_classes=2)
-        >>> pairs = [(torch.ones(1, 4, 4), torch.ones(4, 4).long())] * 3
+        >>> from atrous.train import Batched, Segment, SegmentRecipe, Splits, Textures
+        >>> recipe = SegmentRecipe(epochs=2, batch_size=1)
+        >>> task = Segment(torch.nn.Conv2d(1, 8, 1), ScoreUpsample(1), 8, recipe)
+        >>> data = Batched(Splits(Textures("train", 3, (8, 8)), Textures("val", 1, (8, 8))), recipe)
         >>> with TemporaryDirectory() as folder:
-        ...     history = fit(module, DataLoader(pairs), DataLoader(pairs), folder, max_epochs=2, steps_per_epoch=3)
+        ...     history = fit(task, data, folder)
         >>> [step for step, mean_iou in history.validation]
         [2, 5]
     """
-    folder = Path(folder)
-    best = ModelCheckpoint(folder, "best", "val/mean_iou", mode="max", save_last=True, enable_version_counter=False)
-    callbacks: list[lightning.Callback] = [best, _progress()]
-    if patience is not None:
-        callbacks.append(EarlyStopping("val/mean_iou", mode="max", patience=patience))
+    folder, recipe, where = Path(folder), task.recipe, hardware or Hardware()
+    watched = f"val/{task.watched}"
+    best = ModelCheckpoint(
+        folder, "best", watched, mode="max", save_last=True, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    callbacks: list[lightning.Callback] = [best, _progress(), _Chance(recipe.seed)]
+    if recipe.patience is not None:
+        callbacks.append(EarlyStopping(watched, mode="max", patience=recipe.patience))
+    last = folder / "last.ckpt"
+    goes_on = resume and last.is_file()
+    if goes_on:
+        _set_aside(folder / LOG)
     start = time.perf_counter()
+    task.train()
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator="auto",
+            **_hardware(where),
             callbacks=callbacks,
             limit_train_batches=steps_per_epoch,
-            log_every_n_steps=min(5, steps_per_epoch),
-            logger=CSVLogger(folder, name="", version=""),
-            max_epochs=max_epochs,
+            log_every_n_steps=5,
+            logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
+            max_epochs=task.epochs,
             num_sanity_val_steps=0,
             enable_model_summary=False,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
         )
         try:
-            trainer.fit(module, train, val)
+            trainer.fit(task, datamodule=data, ckpt_path=last if goes_on else None)
         except OSError as error:
             raise DataError(f"{folder}: training stopped, log or checkpoint cannot be written ({error})") from error
     state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
-    module.load_state_dict(state)
-    rows = _read_log(folder / "metrics.csv")
-    return History(_column(rows, "train/loss"), _column(rows, "val/mean_iou"), time.perf_counter() - start)
+    task.load_state_dict(state)
+    rows = _read_log(folder)
+    return History(_column(rows, "train/loss"), _column(rows, watched), time.perf_counter() - start)
 
 
-def evaluate(module: SegmentationModule, batches: Batches) -> dict[str, torch.Tensor]:
-    """Judge a network at the labels' full size.
+def evaluate(task: Task, batches: Any, hardware: Hardware | None = None) -> dict[str, torch.Tensor]:
+    """Judge a network.
 
     Args:
-        module: with the weights to judge.
-        batches: inputs and labels.
+        task: with the weights to judge.
+        batches: inputs and targets, or a data module with a test split.
+        hardware: where to run; None chooses.
 
     Returns:
-        `mean_iou` (), `class_iou` (C,) and `confusion` (C, C; row: true class, column: predicted).
+        The metrics of the task by name.
 
     Example:
+        >>> from torch.utils.data import DataLoader
         >>> from atrous.models import ScoreUpsample
-        >>> module = SegmentationModule(torch.nn.Identity(), ScoreUpsample(1), num_classes=2)
+        >>> from atrous.train import Segment, SegmentRecipe
+        >>> task = Segment(torch.nn.Identity(), ScoreUpsample(1), 2, SegmentRecipe())
         >>> pairs = [(torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]), torch.tensor([[1, 1]]))]
-        >>> evaluate(module, DataLoader(pairs))["confusion"]
+        >>> evaluate(task, DataLoader(pairs))["confusion"]
         tensor([[0, 0],
                 [1, 1]])
     """
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator="auto", logger=False, callbacks=[_progress()], enable_model_summary=False
+            **_hardware(hardware or Hardware()),
+            logger=False,
+            callbacks=[_progress()],
+            enable_model_summary=False,
+            use_distributed_sampler=False,
         )
-        trainer.test(module, batches, verbose=False)
-    return module.test_result
+        trainer.test(task, batches, verbose=False)
+    return task.test_result
+
+
+def _hardware(where: Hardware) -> dict[str, Any]:
+    return {
+        "accelerator": where.accelerator,
+        "devices": where.devices,
+        "num_nodes": where.nodes,
+        "strategy": where.strategy,
+    }
 
 
 def _progress() -> RichProgressBar:
@@ -148,16 +209,32 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        # Metrics are the same in all processes.
+        warnings.filterwarnings("ignore", ".*sync_dist=True.*")
         warnings.filterwarnings("ignore", ".*`isinstance.treespec, LeafSpec.` is deprecated.*")
+        warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
         try:
             yield
         finally:
             log.setLevel(level)
 
 
-def _read_log(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _set_aside(log: Path) -> None:
+    """Give the log of the run so far another name: Lightning's logger would delete it."""
+    if log.is_file():
+        parts = len(list(log.parent.glob(f"{log.stem}.*{log.suffix}")))
+        log.rename(log.with_suffix(f".{parts:03}{log.suffix}"))
+
+
+def _read_log(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a run, those of its earlier parts before those of the last, no step twice."""
+    rows: list[dict[str, str]] = []
+    for path in (*sorted(folder.glob("metrics.*.csv")), folder / LOG):
+        with path.open(newline="") as file:
+            part = list(csv.DictReader(file))
+        first = min((int(row["step"]) for row in part), default=0)
+        rows = [row for row in rows if not part or int(row["step"]) < first] + part
+    return rows
 
 
 def _column(rows: list[dict[str, str]], name: str) -> tuple[tuple[int, float], ...]:

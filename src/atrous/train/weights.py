@@ -6,7 +6,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,20 +17,34 @@ import torch
 from atrous import models
 from atrous._errors import AtrousError, CheckpointError, DataError
 from atrous._files import whole_file
+from atrous.convert import load_weights
 
 _KEY = "atrous"
-_BUILDERS = ("dilation7", "dilation8", "dilation10", "dilation_small")
+_BUILDERS = {
+    "segment": ("dilation7", "dilation8", "dilation10", "dilation_small"),
+    "regress": ("dense_map",),
+    "restore": ("ircnn",),
+    "classify": ("convnext_pico", "convnext_tiny", "convnext_small", "convnext_base"),
+}
+"""Task -> the networks that it may have."""
+_NAMED = {"dense_map": "DenseMap", "ircnn": "IRCNN"}
+"""Networks whose builder in `atrous.models` has another name."""
+_LAST = {"segment": "front_end.final.weight", "classify": "head.fc.weight"}
+"""Task -> the weight with a row for every class."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Say how to build a network and what its scores mean.
+    """Say how to build a network, what it is for, and what its outputs mean.
 
     Args:
         network: name of a builder in `atrous.models`.
         arguments: its arguments.
-        classes: name of every class, in the order of the scores.
+        classes: name of every class, in the order of the scores; empty where there are none.
         context: False for a front end that is not yet followed by its context module.
+        task: 'segment', 'restore', 'regress' or 'classify'.
+        colours: RGB of every class, or empty for those of `atrous.plots.palette`.
+        settings: what else a prediction has to know: of 'restore' what was undone, of 'regress' the loss.
 
     Raises:
         CheckpointError: a field of another type.
@@ -43,33 +57,47 @@ class NetworkConfig:
 
     network: str
     arguments: Mapping[str, Any]
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     context: bool = True
+    task: str = "segment"
+    colours: tuple[tuple[int, int, int], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         named = isinstance(self.classes, tuple) and all(isinstance(name, str) for name in self.classes)
-        spelled = isinstance(self.arguments, Mapping) and all(isinstance(name, str) for name in self.arguments)
-        if not (isinstance(self.network, str) and spelled and named and isinstance(self.context, bool)):
+        spelled = all(
+            isinstance(one, Mapping) and all(isinstance(name, str) for name in one)
+            for one in (self.arguments, self.settings)
+        )
+        painted = isinstance(self.colours, tuple) and len(self.colours) in (0, len(self.classes))
+        known = isinstance(self.network, str) and isinstance(self.task, str) and self.task in _BUILDERS
+        if not (known and spelled and named and painted and isinstance(self.context, bool)):
             raise CheckpointError(
                 f"config: got {self}, expected the name of a network, its arguments by name, a tuple of class names, "
-                "and True or False for the context"
+                f"True or False for the context, a task of {', '.join(_BUILDERS)}, a colour for every class or none, "
+                "and settings by name"
             )
 
-    def build(self) -> models.DilatedNet:
+    @property
+    def channels(self) -> int:
+        """Channels of the images that the network takes."""
+        return int(self.arguments.get("channels" if self.task == "restore" else "in_channels", 3))
+
+    def build(self) -> torch.nn.Module:
         """Return the network, freshly initialised.
 
         Raises:
             CheckpointError: a builder that does not exist, or arguments that it does not take.
         """
-        if self.network not in _BUILDERS:
-            raise CheckpointError(f"network: got {self.network!r}, expected one of {_BUILDERS}")
+        if self.network not in _BUILDERS[self.task]:
+            raise CheckpointError(f"network: got {self.network!r}, expected one of {_BUILDERS[self.task]}")
         try:
-            network: models.DilatedNet = getattr(models, self.network)(**self.arguments)
+            network: torch.nn.Module = getattr(models, _NAMED.get(self.network, self.network))(**self.arguments)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise CheckpointError(
                 f"network: {self.network} cannot be built from {dict(self.arguments)}: {error}"
             ) from error
-        if not self.context:
+        if not self.context and isinstance(network, models.DilatedNet):
             network.context = torch.nn.Identity()
         return network
 
@@ -100,7 +128,7 @@ def save_network(network: torch.nn.Module, config: NetworkConfig, path: str | Pa
         part.write_bytes(safetensors.torch.save(tensors, {_KEY: json.dumps(asdict(config))}))
 
 
-def load_network(path: str | Path) -> tuple[models.DilatedNet, NetworkConfig]:
+def load_network(path: str | Path) -> tuple[torch.nn.Module, NetworkConfig]:
     """Read a weights file and return the network, in eval mode, with its config.
 
     Args:
@@ -123,8 +151,7 @@ def load_network(path: str | Path) -> tuple[models.DilatedNet, NetworkConfig]:
     read = _read_pickle if path.suffix in (".pt", ".pth") else _read_safetensors
     state, fields = read(path)
     try:
-        classes = fields["classes"]
-        config = NetworkConfig(**{**fields, "classes": tuple(classes) if isinstance(classes, list) else classes})
+        config = NetworkConfig(**{name: _tuples(value) for name, value in fields.items()})
         with torch.device("meta"):  # no memory is spent before the file is known to fit
             network = config.build()
     except (AtrousError, KeyError, TypeError) as error:
@@ -132,6 +159,45 @@ def load_network(path: str | Path) -> tuple[models.DilatedNet, NetworkConfig]:
     _check_fit(path, network, state, config)
     network.load_state_dict(state, assign=True)
     return network.eval(), config
+
+
+def start_from(network: torch.nn.Module, path: str | Path) -> str:
+    """Put weights of a file into a network wherever names and shapes agree, and say how many did.
+
+    Args:
+        network: changed in place, and only if some weights fit.
+        path: written by `save_network`, or of another make, see `atrous.convert.load_weights`.
+
+    Raises:
+        CheckpointError: a file that is not what it should be, or has nothing that fits.
+
+    Example:
+        >>> start_from(torch.nn.Linear(1, 1), "absent.safetensors")
+        Traceback (most recent call last):
+        ...
+        atrous._errors.CheckpointError: absent.safetensors: no such weights file
+    """
+    path = Path(path)
+    if path.is_file() and not _is_ours(path):
+        return str(load_weights(network, path, rgb=True))
+    state, own = load_network(path)[0].state_dict(), network.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
+    if not fitting:
+        raise CheckpointError(
+            f"{path}: none of its {len(state)} weights fits the network; expected one of the same make"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return f"{path}: {len(fitting)} of {len(own)} weights"
+
+
+def _is_ours(path: Path) -> bool:
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return True  # `load_network` has the words
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -173,15 +239,21 @@ def _are_tensors(state: object) -> bool:
     return isinstance(state, dict) and all(isinstance(entry, torch.Tensor) for entry in state.values())
 
 
-def _check_fit(path: Path, network: models.DilatedNet, state: Mapping[str, Any], config: NetworkConfig) -> None:
+def _tuples(value: Any) -> Any:
+    """Return what JSON has made of tuples."""
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _check_fit(path: Path, network: torch.nn.Module, state: Mapping[str, Any], config: NetworkConfig) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    final = "front_end.final.weight"
-    scores = expected[final][0]
-    if final in got and got[final][0] != scores:
-        raise CheckpointError(f"{path}: weights of {got[final][0]} classes, expected {scores} as its config says")
-    if len(config.classes) != scores:
-        raise CheckpointError(f"{path}: {len(config.classes)} class names for {scores} classes, expected one each")
+    last = _LAST.get(config.task)
+    if last is not None:
+        scores = expected[last][0]
+        if last in got and got[last][0] != scores:
+            raise CheckpointError(f"{path}: weights of {got[last][0]} classes, expected {scores} as its config says")
+        if len(config.classes) != scores:
+            raise CheckpointError(f"{path}: {len(config.classes)} class names for {scores} classes, expected one each")
     wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
     if wrong:
         name = wrong[0]
@@ -190,5 +262,7 @@ def _check_fit(path: Path, network: models.DilatedNet, state: Mapping[str, Any],
             f"expected {expected.get(name, 'none')}"
         )
     for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
         if tensor.dtype != torch.float32 or not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds {tensor.dtype} or no finite numbers, expected finite float32")

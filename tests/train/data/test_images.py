@@ -54,8 +54,10 @@ def test_bad_files(tmp_path):
             read_image(tmp_path / f"{name}.png", 3)
     with pytest.raises(DataError, match=r"absent.png: .*No such file"):
         read_image(tmp_path / "absent.png", 3)
-    with pytest.raises(ShapeError, match="got 2, expected 1"):
+    with pytest.raises(DataError, match=r"whole.png: got 3 channels, expected 2"):
         read_image(tmp_path / "whole.png", 2)
+    with pytest.raises(ShapeError, match="channels: got 0, expected 1"):
+        read_image(tmp_path / "whole.png", 0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

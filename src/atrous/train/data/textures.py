@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from atrous._errors import DataError
+from atrous.train.data.source import Source
 
 Split = Literal["train", "val", "test"]
 Floats = npt.NDArray[np.float32]
@@ -38,7 +39,7 @@ _SPLIT_ACROSS_ROWS = ("page",)  # its two columns of the page show different thi
 _SHADING = 32  # pixels; slower changes of brightness are light, not texture
 
 
-class Textures(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class Textures(Source):
     """Serve mosaics of photographs under noise; the label of a pixel is which photograph it comes from.
 
     Regions have random, wavy boundaries. Every photograph is cut in halves: `test` mosaics come from one half, `train`
@@ -99,6 +100,10 @@ class Textures(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __len__(self) -> int:
         """Return the number of mosaics."""
         return self.length
+
+    def name(self, index: int) -> str:
+        """Say which mosaic it is."""
+        return f"{self.split} mosaic {index}"
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mosaic `index` and its labels."""

@@ -1,0 +1,37 @@
+import pytest
+
+from atrous import DataError
+from atrous.train import SegmentRecipe, describe, make_task, open_data, read_recipe
+from atrous.train.config import RECIPES
+
+
+def test_textures():
+    splits = open_data("textures", "segment")
+    assert [len(one) for one in (splits.train, splits.val, splits.test)] == [512, 32, 64]
+    with pytest.raises(DataError, match="data: got textures for restore, expected a folder; textures is for segment"):
+        open_data("textures", "restore")
+    with pytest.raises(DataError, match="fashion-mnist is for classify"):
+        open_data("fashion-mnist", "segment")
+
+
+def test_a_folder_named_as_textures_is_a_folder(pairs, monkeypatch):
+    monkeypatch.chdir(pairs.parent)
+    pairs.rename(pairs.parent / "textures")
+    assert open_data("textures", "segment").train.classes == ("left", "right")
+
+
+@pytest.mark.parametrize("task", RECIPES)
+def test_every_task_has_a_network(task, signs):
+    source = signs()[1].splits.train
+    recipe = read_recipe(task, width=0.25)
+    config = describe(recipe, source)
+    assert config.task == task
+    found = make_task(config.build(), config, recipe, 3, 0.5)
+    assert (found.epochs, found.learning_rate, found.recipe) == (3, 0.5, recipe)
+
+
+def test_a_context_module_is_what_the_recipe_says(signs):
+    source = signs()[1].splits.train
+    control = describe(SegmentRecipe(dilated=False, context="large"), source).build()
+    assert {layer.dilation for layer in control.context if hasattr(layer, "dilation")} == {(1, 1)}
+    assert describe(SegmentRecipe(context="none"), source).build().context.__class__.__name__ == "Identity"
