@@ -337,7 +337,19 @@ def _read_safetensors(path: Path) -> object:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}); copy it again") from error
 
 
-def _read_pickle(path: Path) -> object:
+def read_pickle(path: Path) -> object:
+    """Return what a file of `torch.save` holds, without running any code in it.
+
+    Raises:
+        CheckpointError: a file that is damaged or holds code; names it.
+
+    Example:
+        >>> from tempfile import NamedTemporaryFile
+        >>> with NamedTemporaryFile(suffix=".pt") as file:
+        ...     torch.save({"step": 3}, file.name)
+        ...     read_pickle(Path(file.name))
+        {'step': 3}
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on the pickle protocol; the errors below say enough
@@ -370,8 +382,8 @@ def _read_h5(path: Path) -> object:
 
 _READERS = {
     ".safetensors": _read_safetensors,
-    ".pt": _read_pickle,
-    ".pth": _read_pickle,
+    ".pt": read_pickle,
+    ".pth": read_pickle,
     ".h5": _read_h5,
 }
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from atrous import models
 from atrous._errors import AtrousError, CheckpointError, DataError
 from atrous._files import whole_file
 from atrous.convert import load_weights
+from atrous.convert.weights import read_pickle
 
 _KEY = "atrous"
 _BUILDERS = {
@@ -215,18 +214,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on the pickle protocol; the errors below say enough
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds Python code or objects besides tensors, or is damaged; it was not run: "
-            "save plain tensors, best as safetensors"
-        ) from error
-    except Exception as error:  # a damaged file can make the unpickler raise whatever it likes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a whole PyTorch file ({reason}); copy or train it again") from error
+    content: Any = read_pickle(path)
     state, fields = (content.get(key) if isinstance(content, dict) else None for key in ("state_dict", "config"))
     if not _are_tensors(state) or not isinstance(fields, dict):
         raise CheckpointError(
