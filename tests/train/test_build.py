@@ -1,7 +1,7 @@
 import pytest
 
 from atrous import DataError
-from atrous.train import SegmentRecipe, describe, make_task, open_data, read_recipe
+from atrous.train import ClassifyRecipe, SegmentRecipe, Textures, describe, make_task, open_data, read_recipe
 from atrous.train.config import RECIPES
 
 
@@ -28,6 +28,14 @@ def test_every_task_has_a_network(task, signs):
     assert config.task == task
     found = make_task(config.build(), config, recipe, 3, 0.5)
     assert (found.epochs, found.learning_rate, found.recipe) == (3, 0.5, recipe)
+
+
+@pytest.mark.parametrize(("side", "patch"), [(64, 4), (32, 4), (28, 2), (12, 1)])
+def test_small_images_have_small_patches(side, patch):
+    source = Textures("val", 1, (side, side))
+    config = describe(ClassifyRecipe(), source)
+    assert config.arguments["patch"] == patch
+    assert describe(ClassifyRecipe(patch=2, crop=64), source).arguments["patch"] == 2
 
 
 def test_a_context_module_is_what_the_recipe_says(signs):

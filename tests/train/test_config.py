@@ -48,17 +48,25 @@ def test_a_wrong_setting_is_named(settings, message):
         read_recipe("segment", **settings)
 
 
+def test_factors_of_a_command():
+    assert read_recipe("restore", degradation="small", factor="4").factor == 4
+    with pytest.raises(DataError, match=r"^factor: got 3, expected 2 or 4$"):
+        read_recipe("restore", factor="3")
+
+
 def test_files_that_are_none(tmp_path):
     (tmp_path / "a.toml").write_text("epochs = ")
     (tmp_path / "a.json").write_text("[1]")
     (tmp_path / "b.toml").write_text('task = "segment"\nepoch = 3')
     (tmp_path / "c.toml").write_text("epochs = 3")
+    (tmp_path / "d.toml").write_text('task = ["segment"]')
     for name, task, message in (
         ("a.toml", "segment", r"a.toml: cannot be read as settings \(.*\); expected TOML"),
         ("a.json", "segment", r"a.json: got list, expected settings by name"),
         ("none.toml", "segment", r"none.toml: cannot be read as settings \(No such file"),
         ("b.toml", None, r"b.toml: epoch: no setting of segment; nearest: epochs"),
         ("b.toml", "restore", r"b.toml: task: got 'segment' beside --task restore"),
+        ("d.toml", None, r"d.toml: task: got \['segment'\], expected one of segment"),
         ("c.toml", None, r"c.toml: task: got None, expected one of segment, restore, regress, classify"),
     ):
         with pytest.raises(DataError, match=message):

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -91,3 +94,74 @@ def test_images_of_every_mode(trained, mode):
     predict_files([folder / "other.tiff"], folder / "net.safetensors", folder / "out")
     with Image.open(folder / "out" / "other_overlay.png") as overlay:
         assert np.asarray(overlay).std() > 10
+
+
+def test_all_broken_is_an_error(trained, capsys):
+    _, folder = trained
+    (folder / "broken.png").write_text("hello")
+    with pytest.raises(DataError, match=r"broken.png: got no image that can be used"):
+        predict_files([folder / "broken.png"], folder / "net.safetensors", folder / "out", skip_bad=True)
+    written = predict_files(
+        [folder / "broken.png", folder / "photo.png"], folder / "net.safetensors", folder / "out", skip_bad=True
+    )
+    assert [path.name for path in written] == ["photo.png"]
+    assert "left out: " in capsys.readouterr().err
+
+
+def test_probabilities(trained):
+    _, folder = trained
+    [mask] = predict_files([folder / "photo.png"], folder / "net.safetensors", folder / "out", probabilities=True)
+    shares = tifffile.imread(folder / "out" / "photo_probabilities.tif")
+    assert (shares.shape, shares.dtype) == ((4, 45, 62), np.float32)
+    np.testing.assert_allclose(shares.sum(0), 1, rtol=1e-5)
+    with Image.open(mask) as found:
+        np.testing.assert_array_equal(np.asarray(found), shares.argmax(0))
+
+
+OTHERS = {
+    "one map": ("dense_map", {"outputs": 1, "width": 1 / 16}, "regress", {"loss": "binary"}, (45, 62)),
+    "two maps": ("dense_map", {"outputs": 2, "width": 1 / 16}, "regress", {"loss": "l2"}, (2, 45, 62)),
+    "colours": ("ircnn", {"channels": 3, "width": 1 / 16}, "restore", {}, None),
+    "grey": ("ircnn", {"channels": 1, "width": 1 / 16}, "restore", {}, None),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_tasks(tmp_path, case):
+    name, arguments, task, settings, shape = OTHERS[case]
+    config = NetworkConfig(name, arguments, task=task, settings=settings)
+    save_network(config.build(), config, tmp_path / "net.safetensors")
+    Image.effect_noise((62, 45), 40).convert("RGB").save(tmp_path / "photo.png")
+    [written] = predict_files([tmp_path / "photo.png"], tmp_path / "net.safetensors", tmp_path / "out")
+    with Image.open(written) as picture:
+        assert (picture.size, picture.mode) == ((62, 45), "RGB" if case == "colours" else "L")
+    if shape is not None:
+        values = tifffile.imread(written.with_suffix(".tif"))
+        assert (values.shape, values.dtype) == (shape, np.float32)
+        assert (settings["loss"] == "binary") <= bool(((values >= 0) & (values <= 1)).all())
+
+
+def test_channels_beyond_colours_are_restored_into_a_tiff(tmp_path):
+    config = NetworkConfig("ircnn", {"channels": 5, "width": 1 / 16}, task="restore")
+    save_network(config.build(), config, tmp_path / "net.safetensors")
+    bands = np.random.default_rng(0).integers(0, 65535, (20, 30, 5), np.uint16)
+    tifffile.imwrite(tmp_path / "bands.tif", bands, photometric="minisblack", planarconfig="contig")
+    predict_files([tmp_path / "bands.tif"], tmp_path / "net.safetensors", tmp_path / "out")
+    assert tifffile.imread(tmp_path / "out" / "bands.tif").shape == (5, 20, 30)
+
+
+def test_classes(tmp_path):
+    config = NetworkConfig("convnext_pico", {"num_classes": 2, "width": 1 / 8}, ("cat", "dog"), task="classify")
+    save_network(config.build(), config, tmp_path / "net.safetensors")
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.effect_noise((40, 40), 40).save(tmp_path / "photos" / f"{name}.png")
+    [table] = predict_files([tmp_path / "photos"], tmp_path / "net.safetensors", tmp_path / "out")
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    assert lines[0] == ["file", "class", "cat", "dog"]
+    assert [Path(line[0]).name for line in lines[1:]] == ["a.png", "b.png"]
+    for _, name, cat, dog in lines[1:]:
+        assert float(cat) + float(dog) == pytest.approx(1)
+        assert name == ("cat" if float(cat) > float(dog) else "dog")
+    with pytest.raises(DataError, match="probabilities: got weights for classify, expected segment"):
+        predict_files([tmp_path / "photos"], tmp_path / "net.safetensors", tmp_path / "out", probabilities=True)

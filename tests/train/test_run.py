@@ -26,7 +26,7 @@ def test_a_folder_becomes_a_network_that_predicts(trained, tmp_path):
     """Better than the larger class everywhere."""
     out, metrics, pairs = trained
     assert {path.name for path in out.iterdir()} == {
-        "front_end", "metrics.json", "recipe.json", "test.png", "val.png", "weights.safetensors",
+        "data.json", "front_end", "metrics.json", "recipe.json", "test.png", "val.png", "weights.safetensors",
     }  # fmt: skip
     assert metrics == json.loads((out / "metrics.json").read_text())
     truth = torch.tensor(metrics["test"]["confusion"]).sum(1)
@@ -61,6 +61,73 @@ def test_a_folder_with_another_run_is_left_alone(trained):
     with pytest.raises(DataError, match=r"width: got 0.0625, but the run in .*out has 0.125; expected the same"):
         train(SegmentRecipe(**LITTLE), pairs, out, hardware=CPU, resume=True)
     assert (out / "weights.safetensors").read_bytes() == before
+
+
+def test_a_run_that_never_began_leaves_its_folder_free(pairs, tmp_path):
+    out = tmp_path / "out"
+    mask = (pairs / "train" / "masks" / "001.png").rename(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="has no file of the same name"):
+        train(SegmentRecipe(**LITTLE), pairs, out, hardware=CPU)
+    with pytest.raises(DataError, match="out: holds no run to resume"):
+        train(SegmentRecipe(**LITTLE), pairs, out, hardware=CPU, resume=True)
+    mask.rename(pairs / "train" / "masks" / "001.png")
+    assert train(SegmentRecipe(**LITTLE), pairs, out, hardware=CPU)["val"]
+
+
+def test_other_data_are_not_resumed(trained):
+    out, _, pairs = trained
+    before = (out / "metrics.json").read_bytes()
+    for part in ("images", "masks"):
+        (pairs / "test" / part / "000.png").rename(pairs / "test" / part / "other.png")
+    recipe = SegmentRecipe(**{**LITTLE, "width": 1 / 8, "epochs": 12, "context": "none", "learning_rate": 0.01})
+    with pytest.raises(DataError, match=r"data: got 12 images, but the run in .*out has 12 others"):
+        train(recipe, pairs, out, hardware=CPU, resume=True)
+    assert (out / "metrics.json").read_bytes() == before
+
+
+def test_killed_between_the_last_checkpoint_and_the_weights(trained):
+    out, metrics, pairs = trained
+    before = (out / "weights.safetensors").read_bytes()
+    for path in (out / "weights.safetensors", out / "front_end" / "weights.safetensors"):
+        path.unlink()
+    recipe = SegmentRecipe(**{**LITTLE, "width": 1 / 8, "epochs": 12, "context": "none", "learning_rate": 0.01})
+    assert train(recipe, pairs, out, hardware=CPU, resume=True) == metrics
+    assert (out / "weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("options", [{"devices": 0}, {"devices": "foo"}, {"strategy": "foo"}, {"accelerator": "foo"}])
+def test_hardware_that_cannot_be(pairs, tmp_path, options):
+    with pytest.raises(
+        DataError, match=r"hardware: got Hardware\(.*\), which cannot run here \(.*\); see `atrous info`"
+    ):
+        train(SegmentRecipe(**LITTLE), pairs, tmp_path / "out", hardware=Hardware(**{"accelerator": "cpu", **options}))
+
+
+def test_no_label_that_counts(pairs, tmp_path):
+    for path in (pairs / "val" / "masks").iterdir():
+        Image.new("L", (48, 40), 255).save(path)
+    with pytest.raises(DataError, match="val: mean_iou is no number; expected some target that counts"):
+        train(SegmentRecipe(**LITTLE), pairs, tmp_path / "out", hardware=CPU)
+
+
+def test_a_worker_says_one_sentence(pairs, tmp_path):
+    Image.new("RGB", (30, 20)).save(pairs / "train" / "images" / "001.png")
+    Image.new("L", (30, 20)).save(pairs / "train" / "masks" / "001.png")
+    recipe = SegmentRecipe(width=1 / 16, epochs=1, workers=1)
+    with pytest.raises(DataError, match=r"^crop: got none, and images of .* pixels, which make no batch; set a crop$"):
+        train(recipe, pairs, tmp_path / "out", hardware=CPU)
+
+
+def test_weights_to_start_from(trained, tmp_path):
+    out, _, pairs = trained
+    recipe = SegmentRecipe(**{**LITTLE, "width": 1 / 8, "epochs": 0, "init": str(out / "weights.safetensors")})
+    again = train(recipe, pairs, tmp_path / "again", hardware=CPU)
+    assert list(again) == ["val", "test"]
+    first, second = (load_network(one / "weights.safetensors")[0] for one in (out, tmp_path / "again"))
+    assert torch.equal(first.front_end.conv1_1.weight, second.front_end.conv1_1.weight)
+    narrow = SegmentRecipe(**{**LITTLE, "init": str(out / "weights.safetensors")})
+    with pytest.raises(CheckpointError, match=r"does not fit the network: front_end.conv1_1.weight has shape \(8, 3"):
+        train(narrow, pairs, tmp_path / "narrow", hardware=CPU)
 
 
 def test_stages():

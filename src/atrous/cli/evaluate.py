@@ -26,8 +26,12 @@ def run(options: argparse.Namespace) -> None:
         return
     classes = load_network(options.weights)[1].classes
     for name, value in metrics.items():
-        if isinstance(value, float):
-            print(f"{name}  {value:.4f}")
-        elif len(value) == len(classes) and isinstance(value[0], float):
+        if not isinstance(value, list):
+            print(f"{name}  {_text(value)}")
+        elif len(value) == len(classes) and not isinstance(value[0], list):
             for label, entry in zip(classes, value, strict=True):
-                print(f"{name}  {label}  {entry:.4f}")
+                print(f"{name}  {label}  {_text(entry)}")
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -71,7 +71,10 @@ def describe(recipe: Recipe, source: Source) -> NetworkConfig:
             arguments |= {"channels": 1, "out_channels": 3}
     elif isinstance(recipe, ClassifyRecipe):
         arguments = {"num_classes": len(source.classes), "in_channels": source.channels, "width": recipe.width}
-        arguments |= {"patch": recipe.patch, "drop_path": recipe.drop_path}
+        side = min(source[0][0].shape[1:]) if recipe.crop is None else recipe.crop
+        # The last map has an eighth of the first one's sides.
+        fitting = next((patch for patch in (4, 2) if 8 * patch <= side), 1)
+        arguments |= {"patch": recipe.patch or fitting, "drop_path": recipe.drop_path}
     elif isinstance(recipe, RegressRecipe):
         settings = {"loss": recipe.loss}
         arguments = {"outputs": source[0][1].shape[0], "in_channels": source.channels, "width": recipe.width}
@@ -114,4 +117,4 @@ def make_task(
     upsample = cast(DilatedNet, network).upsample
     if isinstance(recipe, RegressRecipe):
         return Regress(network, upsample, int(config.arguments["outputs"]), recipe, *more)
-    return Segment(network, upsample, len(config.classes), recipe, *more)
+    return Segment(network, upsample, len(config.classes), recipe, *more, colours=config.colours)

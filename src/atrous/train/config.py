@@ -50,7 +50,7 @@ class Recipe(BaseModel):
     workers: int = Field(0, ge=0, description="processes that read images")
     skip_bad: bool = Field(False, description="leave out broken images, and list them")
 
-    @field_validator("crop", "patience", mode="before")
+    @field_validator("crop", "patience", "patch", mode="before", check_fields=False)
     @classmethod
     def _none(cls, value: Any) -> Any:
         """Return None for the word, which is how a command says it."""
@@ -97,6 +97,13 @@ class RestoreRecipe(Recipe):
     degradation: Literal["noise", "small", "mosaic"] = Field("noise", description="what is undone")
     sigma: float = Field(25.0, ge=0, description="standard deviation of the noise, of 255")
     factor: Literal[2, 4] = Field(2, description="of super-resolution")
+
+    @field_validator("factor", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """Return the number of a word."""
+        return int(value) if isinstance(value, str) and value.isdigit() else value
+
     learning_rate: float = Field(1e-3, gt=0, description="at its highest")
 
 
@@ -129,7 +136,10 @@ class ClassifyRecipe(Recipe):
     network: Literal["convnext_pico", "convnext_tiny", "convnext_small", "convnext_base"] = Field(
         "convnext_pico", description="name of the network"
     )
-    patch: Positive = Field(4, description="pixels of an image that make one of the first map, per axis")
+    patch: Positive | None = Field(
+        None,
+        description="pixels of an image that make one of the first map, per axis; none is 4, less for small images",
+    )
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="what learns; sgd has momentum")
     learning_rate: float = Field(2e-3, gt=0, description="at its highest")
     weight_decay: float = Field(0.05, ge=0, description="not of biases and norms")
@@ -177,7 +187,7 @@ def read_recipe(task: str | None = None, file: str | Path | None = None, **optio
     if task is not None and named not in (None, task):
         raise DataError(f"{where}task: got {named!r} beside --task {task}, expected one of them, or both alike")
     task = named if task is None else task
-    if task not in RECIPES:
+    if task not in tuple(RECIPES):
         raise DataError(f"{where}task: got {task!r}, expected one of {', '.join(RECIPES)}")
     given = {name: value for name, value in options.items() if value is not None}
     try:

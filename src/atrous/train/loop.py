@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -132,23 +133,22 @@ def fit(
     start = time.perf_counter()
     task.train()
     with _quiet():
-        trainer = lightning.Trainer(
-            **_hardware(where),
+        trainer = _trainer(
+            where,
             callbacks=callbacks,
             limit_train_batches=steps_per_epoch,
             log_every_n_steps=5,
             logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
             max_epochs=task.epochs,
             num_sanity_val_steps=0,
-            enable_model_summary=False,
             reload_dataloaders_every_n_epochs=1,
-            use_distributed_sampler=False,
         )
         try:
-            trainer.fit(task, datamodule=data, ckpt_path=last if goes_on else None)
+            with _one_sentence():
+                trainer.fit(task, datamodule=data, ckpt_path=last if goes_on else None)
         except OSError as error:
             raise DataError(f"{folder}: training stopped, log or checkpoint cannot be written ({error})") from error
-    state = torch.load(best.best_model_path, weights_only=True)["state_dict"]
+    state = torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
     task.load_state_dict(state)
     rows = _read_log(folder)
     return History(_column(rows, "train/loss"), _column(rows, watched), time.perf_counter() - start)
@@ -176,24 +176,42 @@ def evaluate(task: Task, batches: Any, hardware: Hardware | None = None) -> dict
                 [1, 1]])
     """
     with _quiet():
-        trainer = lightning.Trainer(
-            **_hardware(hardware or Hardware()),
+        trainer = _trainer(
+            hardware or Hardware(),
             logger=False,
             callbacks=[_progress()],
-            enable_model_summary=False,
-            use_distributed_sampler=False,
         )
-        trainer.test(task, batches, verbose=False)
+        with _one_sentence():
+            trainer.test(task, batches, verbose=False)
     return task.test_result
 
 
-def _hardware(where: Hardware) -> dict[str, Any]:
-    return {
-        "accelerator": where.accelerator,
-        "devices": where.devices,
-        "num_nodes": where.nodes,
-        "strategy": where.strategy,
-    }
+def _trainer(where: Hardware, **options: Any) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(
+            accelerator=where.accelerator,
+            devices=where.devices,
+            num_nodes=where.nodes,
+            strategy=where.strategy,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **options,
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"hardware: got {where}, which cannot run here ({reason}); see `atrous info`") from error
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Leave the sentence alone of what a worker process raises with its traceback as text."""
+    try:
+        yield
+    except DataError as error:
+        _, wrapped, last = str(error).strip().rpartition("DataError: ")
+        if wrapped and "Original Traceback" in str(error):
+            raise DataError(last) from None
+        raise
 
 
 def _progress() -> RichProgressBar:
@@ -211,6 +229,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
         # Metrics are the same in all processes.
         warnings.filterwarnings("ignore", ".*sync_dist=True.*")
+        warnings.filterwarnings("ignore", ".*all_gather.* is deprecated.*")
         warnings.filterwarnings("ignore", ".*`isinstance.treespec, LeafSpec.` is deprecated.*")
         warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
         try:
@@ -229,7 +248,8 @@ def _set_aside(log: Path) -> None:
 def _read_log(folder: Path) -> list[dict[str, str]]:
     """Return the rows of a run, those of its earlier parts before those of the last, no step twice."""
     rows: list[dict[str, str]] = []
-    for path in (*sorted(folder.glob("metrics.*.csv")), folder / LOG):
+    # A run that ended with its last epoch has no new part.
+    for path in (*sorted(folder.glob("metrics.*.csv")), *folder.glob(LOG)):
         with path.open(newline="") as file:
             part = list(csv.DictReader(file))
         first = min((int(row["step"]) for row in part), default=0)

@@ -62,7 +62,9 @@ class Prediction:
                 _write_maps(self.output.softmax(0), _beside(path, "_probabilities.tif"))
         elif self.config.task == "restore":
             pixels = (255 * self.output.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
-            save_picture(pixels[..., 0] if pixels.shape[2] == 1 else pixels, path)
+            if pixels.shape[2] not in (1, 3):
+                _write_maps(self.output, path.with_suffix(".tif"))
+            save_picture(pixels if pixels.shape[2] == 3 else pixels[..., 0], path)
         else:
             binary = self.config.settings.get("loss") == "binary"
             maps = self.output.sigmoid() if binary else self.output
@@ -81,7 +83,8 @@ def predict_files(
     """Run a trained network on image files and folders of them, and write what it says of each.
 
     segment   `NAME.png`, class numbers in class colours, and `NAME_overlay.png`; `NAME_probabilities.tif` if wanted
-    restore   `NAME.png`, the restored image; the file is the noisy, small or mosaicked one
+    restore   `NAME.png`, the restored image; the file is the noisy, small or mosaicked one; `NAME.tif` too if it has
+              other channels than grey or RGB
     regress   `NAME.tif`, the values in float32, and `NAME.png`, the first of them as grey
     classify  `classes.csv`, a line for each image: file, class, and the probability of every class
 
@@ -135,6 +138,8 @@ def predict_files(
         else:
             written.append(folder / f"{path.stem}.png")
             found.write(written[-1], probabilities=probabilities)
+    if not written and not rows:
+        raise DataError(f"{images[0]}: got no image that can be used, expected at least one")
     if config.task == "classify":
         written.append(folder / TABLE)
         _write_table(rows, config.classes, written[-1])
@@ -179,8 +184,16 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def _write_maps(maps: torch.Tensor, path: Path) -> None:
+    # One map is a plane, several lie one after the other.
+    one = len(maps) == 1
     with whole_file(path) as part:
-        tifffile.imwrite(part, maps.numpy(), photometric="minisblack", planarconfig="separate", compression="zlib")
+        tifffile.imwrite(
+            part,
+            maps[0].numpy() if one else maps.numpy(),
+            photometric="minisblack",
+            planarconfig=None if one else "separate",
+            compression="zlib",
+        )
 
 
 def _write_table(rows: list[list[object]], classes: tuple[str, ...], path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,9 +25,10 @@ from atrous.train.config import RECIPES, Recipe, SegmentRecipe, read_recipe
 from atrous.train.data.batches import Batched, name_batch
 from atrous.train.data.source import Splits
 from atrous.train.loop import Hardware, evaluate, fit
-from atrous.train.weights import load_network, save_network, start_from
+from atrous.train.weights import NetworkConfig, load_network, save_network, start_from
 
 RECIPE = "recipe.json"
+DATA = "data.json"
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
 
@@ -40,9 +43,10 @@ def train(
 ) -> dict[str, Any]:
     """Train a network on a data set, judge it, and leave everything that later use needs in one folder.
 
-    Writes into `out`: `weights.safetensors` (the best of the validation, with its config), `recipe.json`,
-    `metrics.json`, `val.png` and `test.png` (the first image and its prediction), and for each stage of training a
-    folder with `metrics.csv`, TensorBoard's events, `best.ckpt` and `last.ckpt`.
+    Writes into `out`: `weights.safetensors` (the best of the last stage's validation, with its config), `recipe.json`,
+    `data.json` (a digest of the file names), `metrics.json`, `val.png` and `test.png` (the first image and its
+    prediction), and for each stage of training a folder with `metrics.csv`, TensorBoard's events, `best.ckpt` and
+    `last.ckpt`.
 
     Args:
         recipe: settings.
@@ -67,13 +71,15 @@ def train(
     """
     out = writable_folder(out)
     if first_process():
-        _claim(recipe, out, resume)
+        _check_run(recipe, out, resume)
     splits = open_data(data, recipe.task, skip_bad=recipe.skip_bad)
     lightning.seed_everything(recipe.seed, verbose=False)
     config = describe(recipe, splits.train)
     network = config.build()
     if recipe.init is not None:
         Console(stderr=True).print(start_from(network, recipe.init), highlight=False, markup=False)
+    if first_process():
+        _claim(recipe, splits, out)
     for stage in stages(recipe):
         done = out / stage.name / WEIGHTS
         if resume and done.is_file():
@@ -86,13 +92,7 @@ def train(
         network.requires_grad_(True)
         if first_process():
             save_network(network, config, done)
-    metrics = {}
-    for name, source in (("val", splits.val), ("test", splits.test)):
-        if source is not None:
-            task = make_task(network, config, recipe)
-            metrics[name] = plain(evaluate(task, Batched(replace(splits, test=source), recipe), hardware))
-            if first_process() and task.shown is not None:
-                save_picture(task.shown, out / f"{name}.png")
+    metrics = _judged(network, config, splits, recipe, out, hardware)
     if first_process():
         save_network(network, config, out / WEIGHTS)
         with whole_file(out / METRICS) as file:
@@ -140,6 +140,25 @@ def judge(
     return plain(evaluate(task, Batched(Splits(source, source, source), recipe)))
 
 
+def _judged(
+    network: torch.nn.Module,
+    config: NetworkConfig,
+    splits: Splits,
+    recipe: Recipe,
+    out: Path,
+    hardware: Hardware | None,
+) -> dict[str, Any]:
+    """Return the metrics on 'val' and 'test', and write the picture of each."""
+    metrics = {}
+    for name, source in (("val", splits.val), ("test", splits.test)):
+        if source is not None:
+            task = make_task(network, config, recipe)
+            metrics[name] = plain(evaluate(task, Batched(replace(splits, test=source), recipe), hardware))
+            if first_process() and task.shown is not None:
+                save_picture(task.shown, out / f"{name}.png")
+    return metrics
+
+
 class Stage(NamedTuple):
     """One run of training: its name, epochs and learning rate."""
 
@@ -156,7 +175,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         ['front_end', 'context', 'joint']
     """
     if not isinstance(recipe, SegmentRecipe):
-        return (Stage("whole", recipe.epochs, recipe.learning_rate),)
+        return (Stage("whole", recipe.epochs, recipe.learning_rate),) if recipe.epochs else ()
     if recipe.context == "none" or not recipe.context_epochs:
         name = "front_end" if recipe.context == "none" else "whole"
         return (Stage(name, recipe.epochs, recipe.learning_rate),) if recipe.epochs else ()
@@ -170,13 +189,13 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def plain(metrics: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Return metrics as numbers and lists, for JSON.
+    """Return metrics as numbers and lists, for JSON; None is no finite number.
 
     Example:
         >>> plain({"mean_iou": torch.tensor(0.5)})
         {'mean_iou': 0.5}
     """
-    return {name: value.tolist() for name, value in metrics.items()}
+    return {name: _finite(value.tolist()) for name, value in metrics.items()}
 
 
 def first_process() -> bool:
@@ -199,17 +218,42 @@ def _part(network: torch.nn.Module, stage: Stage) -> torch.nn.Module:
     return network
 
 
-def _claim(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Write the recipe, or make sure that the run in `out` has the same."""
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return value if math.isfinite(value) else None
+
+
+def _check_run(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Make sure that `out` is free, or has a run with the same settings to resume."""
     path = out / RECIPE
-    if path.is_file():
-        if not resume:
-            raise DataError(f"{out}: holds another run; resume it, or choose another folder")
+    if path.is_file() != resume:
+        if resume:
+            raise DataError(f"{out}: holds no run to resume")
+        raise DataError(f"{out}: holds another run; resume it, or choose another folder")
+    if resume:
         found, wanted = (one.model_dump() for one in (read_recipe(recipe.task, path), recipe))
         changed = [name for name in found if found[name] != wanted[name]]
         if changed:
             name = changed[0]
             raise DataError(f"{name}: got {wanted[name]}, but the run in {out} has {found[name]}; expected the same")
+
+
+def _claim(recipe: Recipe, splits: Splits, out: Path) -> None:
+    """Write settings and a digest of the data, or make sure that the run in `out` has the same data."""
+    names = [
+        f"{split}/{Path(source.name(index)).name}"
+        for split, source in (("train", splits.train), ("val", splits.val), ("test", splits.test))
+        if source is not None
+        for index in range(len(source))
+    ]
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    if (out / DATA).is_file():
+        found = json.loads((out / DATA).read_text(encoding="utf-8"))
+        if found["sha256"] != digest:
+            raise DataError(f"data: got {len(names)} images, but the run in {out} has {found['images']} others")
         return
-    with whole_file(path) as part:
-        part.write_text(json.dumps({"task": recipe.task, **recipe.model_dump()}, indent=2) + "\n", encoding="utf-8")
+    content = {RECIPE: {"task": recipe.task, **recipe.model_dump()}, DATA: {"images": len(names), "sha256": digest}}
+    for name, entries in reversed(content.items()):
+        with whole_file(out / name) as part:
+            part.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")

@@ -28,6 +28,8 @@ _BUILDERS = {
 """Task -> the networks that it may have."""
 _NAMED = {"dense_map": "DenseMap", "ircnn": "IRCNN"}
 """Networks whose builder in `atrous.models` has another name."""
+_BY_CLASSES = ("context.", "front_end.final.", "head.fc.", "last.")
+"""How the layers begin whose shapes hang on the number of classes."""
 _LAST = {"segment": "front_end.final.weight", "classify": "head.fc.weight"}
 """Task -> the weight with a row for every class."""
 
@@ -181,10 +183,11 @@ def start_from(network: torch.nn.Module, path: str | Path) -> str:
         return str(load_weights(network, path, rgb=True))
     state, own = load_network(path)[0].state_dict(), network.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
-        raise CheckpointError(
-            f"{path}: none of its {len(state)} weights fits the network; expected one of the same make"
-        )
+    odd = [name for name in state if name in own and name not in fitting and not name.startswith(_BY_CLASSES)]
+    if odd or not fitting:
+        name = odd[0] if odd else next(iter(state))
+        got, wanted = tuple(state[name].shape), tuple(own[name].shape) if name in own else "none"
+        raise CheckpointError(f"{path}: does not fit the network: {name} has shape {got}, expected {wanted}")
     network.load_state_dict(fitting, strict=False)
     return f"{path}: {len(fitting)} of {len(own)} weights"
 

@@ -74,6 +74,8 @@ def test_images_of_several_sizes_are_grouped_to_judge_and_refused_to_train():
 def test_messages():
     with pytest.raises(DataError, match="batch_size: got 4 for 3 processes, expected a multiple of them"):
         order(world=3)
+    with pytest.raises(DataError, match="data: got 11 images for 12 processes, expected one for each at least"):
+        order(world=12, batch_size=12)
     with pytest.raises(DataError, match="test: the data has no such split"):
         Batched(Splits(SOURCE, SOURCE), SegmentRecipe()).test_dataloader()
     assert name_batch(Sizes(), [3, 1]) == "image 3, image 1"

@@ -47,6 +47,10 @@ def test_maps(tmp_path):
     assert torch.equal(splits.train[0][1], torch.from_numpy(values)[None])
     assert torch.equal(splits.val[0][1], torch.ones(1, 8, 10))
     assert splits.test is None
+    picture(tmp_path / "train" / "images" / "b.png")
+    picture(tmp_path / "train" / "targets" / "b.png")
+    with pytest.raises(DataError, match=r"targets.b.png: got 3 channels, expected 1 as in the first target"):
+        open_data(tmp_path, "regress")
     tifffile.imwrite(tmp_path / "train" / "targets" / "a.tif", values * np.nan)
     with pytest.raises(DataError, match=r"a.tif: holds values that are no finite number"):
         splits.train[0]
@@ -89,6 +93,16 @@ def one_class(root):
     (root / "classes.json").write_text('["a"]')
 
 
+def table_out(root):
+    (root / "classes.json").rename(root.parent / "classes.json")
+    (root / "classes.json").symlink_to(root.parent / "classes.json")
+
+
+def strange_colour(root):
+    names = [{"name": name, "color": [300, 0, 1]} for name in "ab"]
+    (root / "classes.json").write_text(json.dumps({"classes": names}))
+
+
 def empty_split(root):
     for path in (root / "val" / "images").iterdir():
         path.unlink()
@@ -120,6 +134,8 @@ def folder_out(root):
         (without_mask, r"001.png: has no file of the same name in .*masks$"),
         (without_table, r"classes.json: cannot be read as the table of classes \(No such file"),
         (strange_table, r"classes.json: cannot be read as the table of classes \(KeyError"),
+        (table_out, r"classes.json: is a link that leads out of"),
+        (strange_colour, r"classes.json: got colours beyond 0 to 255"),
         (one_class, r"classes.json: got 1 classes, expected 2 to 254"),
         (empty_split, r"val.images: got no image, expected files that end in \.bmp"),
         (no_split, r"val.images: no such folder"),

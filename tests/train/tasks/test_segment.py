@@ -1,9 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
 from atrous.models import ScoreUpsample, dilation_small
-from atrous.train import Segment, SegmentRecipe
+from atrous.train import Segment, SegmentRecipe, evaluate
 
 
 def make(network=None, upsample=None, classes=3):
@@ -63,3 +64,13 @@ def test_the_picture_has_image_labels_and_prediction():
     picture = task.picture(scores, labels)
     assert picture.shape == (5, 12, 3)
     assert (picture[:, 7] == picture[:, 3]).all()  # no label, so the image shows
+    own = Segment(torch.nn.Identity(), ScoreUpsample(1), 2, SegmentRecipe(), colours=((0, 0, 0), (1, 2, 3)))
+    assert own.picture(scores, labels)[0, 4].tolist() != picture[0, 4].tolist()
+
+
+def test_a_class_that_is_nowhere_has_no_iou():
+    task = make(upsample=ScoreUpsample(1))
+    labels = torch.tensor([[[0, 1]]])
+    result = evaluate(task, DataLoader([(F.one_hot(labels[0], 3).movedim(-1, 0).float(), labels[0])]))
+    assert result["class_iou"].isnan().tolist() == [False, False, True]
+    assert result["mean_iou"] == 1

@@ -71,6 +71,8 @@ class Batched(lightning.LightningDataModule):
             raise DataError(
                 f"batch_size: got {self.recipe.batch_size} for {world} processes, expected a multiple of them"
             )
+        if len(dataset) < world:
+            raise DataError(f"data: got {len(dataset)} images for {world} processes, expected one for each at least")
         workers = self.recipe.workers
         if not shuffle:
             # No pair twice, as a sampler of equal shares would have it.

@@ -71,6 +71,7 @@ class Pairs(Source):
         channels: A.
         classes: names of the classes of masks; empty for maps.
         colours: of the classes.
+        maps: M.
 
     Shape:
         Items are (A, H, W), and (H, W) int64 labels, 255 to ignore, or (M, H, W) float32.
@@ -92,8 +93,9 @@ class Pairs(Source):
         channels: int,
         classes: tuple[str, ...] = (),
         colours: tuple[tuple[int, int, int], ...] = (),
+        maps: int = 1,
     ) -> None:
-        self.images, self.targets = images, targets
+        self.images, self.targets, self.maps = images, targets, maps
         self.channels, self.classes, self.colours = channels, classes, colours
 
     def __len__(self) -> int:
@@ -105,6 +107,8 @@ class Pairs(Source):
         image = standardise(read_image(self.images[index], self.channels))
         path = self.targets[index]
         target = self._mask(path) if self.classes else _map(path)
+        if not self.classes and len(target) != self.maps:
+            raise DataError(f"{path}: got {len(target)} channels, expected {self.maps} as in the first target")
         if target.shape[-2:] != image.shape[-2:]:
             raise DataError(
                 f"{path}: got {_size(target)} pixels beside {_size(image)} of {self.images[index]}, expected the same"
@@ -223,14 +227,18 @@ def image_files(folder: Path, root: Path) -> list[Path]:
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
         raise DataError(f"{folder}: got no image, expected files that end in {', '.join(SUFFIXES)}")
-    home = root.resolve()
     for path in (folder, *found):
-        if not path.resolve().is_relative_to(home):
-            raise DataError(f"{path}: is a link that leads out of {root}; copy what it leads to")
+        _check_inside(path, root)
     return found
 
 
+def _check_inside(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{path}: is a link that leads out of {root}; copy what it leads to")
+
+
 def _segment(root: Path, split: str) -> Source:
+    _check_inside(root / "classes.json", root)
     classes, colours = _classes(root / "classes.json")
     images, masks = _pairs(root, split, "masks")
     return Pairs(images, masks, _channels(images), classes, colours)
@@ -238,7 +246,7 @@ def _segment(root: Path, split: str) -> Source:
 
 def _regress(root: Path, split: str) -> Source:
     images, maps = _pairs(root, split, "targets")
-    return Pairs(images, maps, _channels(images))
+    return Pairs(images, maps, _channels(images), maps=_channels(maps))
 
 
 def _restore(root: Path, split: str) -> Source:
@@ -294,6 +302,8 @@ def _classes(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], .
             f"{path}: cannot be read as the table of classes ({reason}); expected a list of names, or "
             '{"classes": {"0": {"name": "road", "color": [128, 64, 128]}, ...}}'
         ) from error
+    if not all(0 <= level <= 255 for colour in colours for level in colour):
+        raise DataError(f"{path}: got colours beyond 0 to 255, expected red, green and blue of 8 bits each")
     if not 2 <= len(names) < IGNORE:
         raise DataError(f"{path}: got {len(names)} classes, expected 2 to {IGNORE - 1}")
     return names, colours if len(colours) == len(names) else ()

@@ -5,6 +5,8 @@ Legend: B batch, C classes, H, W label size, h, w score size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,7 @@ class Segment(Task):
         recipe: settings.
         epochs: of this run; None are those of the recipe.
         learning_rate: of this run; None is that of the recipe.
+        colours: RGB of every class in pictures; without them those of `atrous.plots.palette`.
 
     Source: Yu and Koltun 2016, section 4: labels are sampled at the scores, not scores up-sampled.
 
@@ -56,8 +59,11 @@ class Segment(Task):
         recipe: Recipe,
         epochs: int | None = None,
         learning_rate: float | None = None,
+        *,
+        colours: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         self.num_classes = num_classes
+        self.colours: Pixels = np.array(colours or palette(num_classes), np.uint8)
         super().__init__(network, recipe, epochs, learning_rate)
         self.upsample = upsample
 
@@ -92,11 +98,16 @@ class Segment(Task):
         """Return the likeliest classes (B, H, W), and the labels."""
         return self.upsample(self(inputs), targets.shape[1:]).argmax(1), targets
 
+    def on_test_epoch_end(self) -> None:
+        """Keep all metrics in `test_result`; the IoU of a class that is neither there nor predicted is no number."""
+        super().on_test_epoch_end()
+        seen = self.test_result["confusion"].sum(0) + self.test_result["confusion"].sum(1) > 0
+        self.test_result["class_iou"] = self.test_result["class_iou"].where(seen, torch.nan)
+
     def picture(self, inputs: torch.Tensor, targets: torch.Tensor) -> Pixels:
         """Return an image, its labels and its prediction side by side."""
         labels, _ = self.judge(inputs[:1], targets[:1])
         # Scores of a front end are smaller than their labels.
         image = viewable(F.interpolate(inputs[:1].float(), targets.shape[1:])[0].cpu().numpy())
-        colours = palette(self.num_classes)
-        parts = [overlay(image, one[0].cpu().numpy(), colours) for one in (targets, labels)]
+        parts = [overlay(image, one[0].cpu().numpy(), self.colours) for one in (targets, labels)]
         return np.concatenate([image, *parts], axis=1)

@@ -98,8 +98,14 @@ class Task(lightning.LightningModule, ABC):
                 self._show(inputs, targets)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the epoch that are one number."""
+        """Log the metrics of the epoch that are one number.
+
+        Raises:
+            DataError: the one that is watched is none.
+        """
         found = self.val_metrics.compute()
+        if found[self.watched].isnan():
+            raise DataError(f"val: {self.watched} is no number; expected some target that counts")
         self.log_dict({f"val/{name}": value for name, value in found.items() if not value.ndim}, prog_bar=True)
         self.val_metrics.reset()
 
