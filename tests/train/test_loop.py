@@ -129,4 +129,5 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
             before = (tmp_path / "last.ckpt").read_bytes()
     assert runs[0].returncode == 0, runs[0].stderr
     assert "training stopped, log or checkpoint cannot be written" in runs[1].stderr
+    assert "Traceback" not in runs[1].stderr
     assert (tmp_path / "last.ckpt").read_bytes() == before

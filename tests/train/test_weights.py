@@ -117,6 +117,8 @@ def test_files_without_a_config(tmp_path, network):
         torch.save(content, tmp_path / "net.pt")
         refused(tmp_path / "net.pt", "expected a dict of 'state_dict'")
     refused(tmp_path / "absent.safetensors", "no such weights file")
+    torch.save({}, tmp_path / "best.ckpt")
+    refused(tmp_path / "best.ckpt", "is a checkpoint of a run; its weights are in weights.safetensors")
     refused(tmp_path, "no such weights file")
 
 

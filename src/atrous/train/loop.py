@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -222,8 +223,15 @@ def _progress() -> RichProgressBar:
 def _quiet() -> Iterator[None]:
     """Keep Lightning's advertisements and its advice on workers off the screen."""
     log = logging.getLogger("lightning.pytorch")
-    level = log.level
+    level, hook = log.level, threading.excepthook
     log.setLevel(logging.WARNING)
+
+    def but_for_files(stop: threading.ExceptHookArgs) -> None:
+        # TensorBoard writes in a thread of its own; where that cannot write, the next checkpoint cannot, and says so.
+        if not issubclass(stop.exc_type, OSError):
+            hook(stop)
+
+    threading.excepthook = but_for_files
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
@@ -236,6 +244,7 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             log.setLevel(level)
+            threading.excepthook = hook
 
 
 def _set_aside(log: Path) -> None:

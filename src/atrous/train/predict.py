@@ -19,7 +19,7 @@ from rich.progress import track
 
 from atrous._errors import DataError, ShapeError
 from atrous._files import whole_file, writable_folder
-from atrous.plots import grey, overlay, palette, save_indexed, save_picture
+from atrous.plots import grey, overlay, palette, save_indexed, save_picture, viewable
 from atrous.plots.pixels import Pixels
 from atrous.train.data import read_image, standardise
 from atrous.train.data.folder import image_files
@@ -174,9 +174,9 @@ def predict_image(
 
 
 def _shown(image: torch.Tensor) -> Pixels:
-    """Return 8-bit pixels to lay colours over: the file's own if they are 8-bit colours, else stretched grey."""
+    """Return 8-bit pixels to lay colours over: the file's own if they are 8-bit colours, else stretched ones."""
     own = len(image) == 3 and image.min() >= 0 and image.max() <= 255 and bool((image == image.round()).all())
-    return image.permute(1, 2, 0).byte().numpy() if own else grey(image[0].numpy())
+    return image.permute(1, 2, 0).byte().numpy() if own else viewable(image.numpy())
 
 
 def _beside(path: Path, ending: str) -> Path:

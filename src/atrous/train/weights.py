@@ -149,6 +149,8 @@ def load_network(path: str | Path) -> tuple[torch.nn.Module, NetworkConfig]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
+    if path.suffix == ".ckpt":
+        raise CheckpointError(f"{path}: is a checkpoint of a run; its weights are in weights.safetensors beside it")
     read = _read_pickle if path.suffix in (".pt", ".pth") else _read_safetensors
     state, fields = read(path)
     try:

@@ -77,6 +77,11 @@ def test_class_folders(tmp_path):
         open_folder(tmp_path, "classify")
 
 
+def test_pairs_are_no_classes(pairs):
+    with pytest.raises(DataError, match=r"train.images: is no class, expected a folder for each class"):
+        open_folder(pairs, "classify")
+
+
 def without_mask(root):
     (root / "train" / "masks" / "001.png").unlink()
 
@@ -167,6 +172,11 @@ def truncated(root):
     path.write_bytes(path.read_bytes()[:300])
 
 
+def thin(root):
+    for part, mode in (("images", "RGB"), ("masks", "L")):
+        Image.new(mode, (1, 40)).save(root / "train" / part / "004.png")
+
+
 def no_image(root):
     (root / "train" / "images" / "004.png").write_text("hello")
 
@@ -178,6 +188,7 @@ def no_image(root):
         (other_class, r"masks.004.png: got class 7, expected 0 to 1, or 255 to ignore"),
         (coloured, r"masks.004.png: got a mask in colours, expected one number of a class for every pixel"),
         (truncated, r"images.004.png: cannot be read as an image"),
+        (thin, r"images.004.png: got 1 x 40 pixels, expected sides of at least 2"),
         (no_image, r"images.004.png: cannot be read as an image \(no such format\)"),
     ],
 )

@@ -105,6 +105,8 @@ class Pairs(Source):
     def __getitem__(self, index: int) -> Item:
         """Return one pair."""
         image = standardise(read_image(self.images[index], self.channels))
+        if min(image.shape[1:]) < 2:
+            raise DataError(f"{self.images[index]}: got {_size(image)} pixels, expected sides of at least 2")
         path = self.targets[index]
         target = self._mask(path) if self.classes else _map(path)
         if not self.classes and len(target) != self.maps:
@@ -260,6 +262,10 @@ def _classify(root: Path, split: str) -> Source:
     names = sorted(path.name for path in (root / "train").glob("*/") if not path.name.startswith("."))
     if len(names) < 2:
         raise DataError(f"{root / 'train'}: got {len(names)} folders, expected one for each of two classes or more")
+    if "images" in names:
+        raise DataError(
+            f"{root / 'train' / 'images'}: is no class, expected a folder for each class, and no task of pairs"
+        )
     if not (root / split).is_dir():
         raise DataError(f"{root / split}: no such folder")
     unknown = sorted({path.name for path in (root / split).glob("*/")} - set(names))
