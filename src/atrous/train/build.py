@@ -46,11 +46,7 @@ def open_data(data: str | Path, task: str, *, skip_bad: bool = False) -> Splits:
     if task == "classify" and holds_idx(Path(data)):
         return open_idx(data)
     splits = open_folder(data, task)
-    parts = [
-        None if part is None else checked(part, name, skip_bad=skip_bad)
-        for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test))
-    ]
-    return Splits(cast(Source, parts[0]), cast(Source, parts[1]), parts[2])
+    return Splits(**{name: checked(source, name, skip_bad=skip_bad) for name, source in splits.items()})
 
 
 def describe(recipe: Recipe, source: Source) -> NetworkConfig:

@@ -65,9 +65,11 @@ def train(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> recipe = SegmentRecipe(width=1 / 16, epochs=1, batch_size=64, crop=32)
-        >>> with TemporaryDirectory() as folder:  # doctest: +SKIP
-        ...     metrics = train(recipe, "textures", folder)
+        >>> with TemporaryDirectory() as folder:
+        ...     train(SegmentRecipe(epochs=1), "absent", folder)
+        Traceback (most recent call last):
+            ...
+        atrous._errors.DataError: absent: no such folder of images
     """
     out = writable_folder(out)
     if first_process():
@@ -150,12 +152,11 @@ def _judged(
 ) -> dict[str, Any]:
     """Return the metrics on 'val' and 'test', and write the picture of each."""
     metrics = {}
-    for name, source in (("val", splits.val), ("test", splits.test)):
-        if source is not None:
-            task = make_task(network, config, recipe)
-            metrics[name] = plain(evaluate(task, Batched(replace(splits, test=source), recipe), hardware))
-            if first_process() and task.shown is not None:
-                save_picture(task.shown, out / f"{name}.png")
+    for name, source in splits.items()[1:]:
+        task = make_task(network, config, recipe)
+        metrics[name] = plain(evaluate(task, Batched(replace(splits, test=source), recipe), hardware))
+        if first_process() and task.shown is not None:
+            save_picture(task.shown, out / f"{name}.png")
     return metrics
 
 
@@ -242,10 +243,7 @@ def _check_run(recipe: Recipe, out: Path, resume: bool) -> None:
 def _claim(recipe: Recipe, splits: Splits, out: Path) -> None:
     """Write settings and a digest of the data, or make sure that the run in `out` has the same data."""
     names = [
-        f"{split}/{Path(source.name(index)).name}"
-        for split, source in (("train", splits.train), ("val", splits.val), ("test", splits.test))
-        if source is not None
-        for index in range(len(source))
+        f"{split}/{Path(source.name(index)).name}" for split, source in splits.items() for index in range(len(source))
     ]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     if (out / DATA).is_file():

@@ -12,11 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from atrous.plots.masks import IGNORE
 from atrous.train.config import Recipe
 from atrous.train.data.source import Item, Source
-
-IGNORE = 255
-"""The label of pixels that do not count; margins of crops have it."""
 
 
 class Numbered(NamedTuple):

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 
 from atrous._errors import DataError
+from atrous.plots.masks import IGNORE
 from atrous.train.data.images import count_channels, read_array, read_image, standardise
 from atrous.train.data.source import Item, Source, Splits
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of image files, in small letters; others are not looked at."""
-IGNORE = 255
-"""The label of pixels that do not count."""
 SSIM_WINDOW = 11
 """Sides that SSIM needs, in pixels."""
 SPLITS = ("train", "val", "test")

@@ -66,6 +66,11 @@ class Splits:
     val: Source
     test: Source | None = None
 
+    def items(self) -> list[tuple[str, Source]]:
+        """Return the name and the source of every split that is there."""
+        named = ("train", self.train), ("val", self.val), ("test", self.test)
+        return [(name, source) for name, source in named if source is not None]
+
 
 class Chosen(Source):
     """Some pairs of a source.

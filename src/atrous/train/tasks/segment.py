@@ -15,12 +15,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 from atrous.models import ScoreUpsample
 from atrous.plots import overlay, palette, viewable
+from atrous.plots.masks import IGNORE
 from atrous.plots.pixels import Pixels
 from atrous.train.config import Recipe
 from atrous.train.tasks.task import Task
-
-IGNORE = 255
-"""The label that no loss and no metric counts."""
 
 
 class Segment(Task):
