@@ -7,6 +7,7 @@ import torch
 
 from atrous import CheckpointError, UnsupportedModule, nn
 from atrous.convert import load_dcls
+from atrous.recipe import share_positions
 
 VERSIONS = ("v0", "v1", "max", "gauss")
 
@@ -37,7 +38,9 @@ def block(version="v0", count=3):
 def model(version="v0", tied=False):
     """Return two stages of two blocks, whose blocks have one P if tied, and a head."""
     stages = torch.nn.ModuleList(torch.nn.ModuleList(block(version) for _ in range(2)) for _ in range(2))
-    if tied:
+    if tied == "by share_positions":
+        share_positions(stages, by=lambda name: name[0])
+    elif tied:
         for first, second in stages:
             second["dwconv"].P = first["dwconv"].P
     return torch.nn.ModuleDict({"stages": stages, "head": torch.nn.Linear(4, 3)})
@@ -47,7 +50,8 @@ def saved(version="v0"):
     """Return what a model of the package saves whose stages have one P each: a copy for every block."""
     state = {name: torch.randn(value.shape) for name, value in model(version).state_dict().items()}
     for i in range(2):
-        state[f"stages.{i}.1.dwconv.P"] = state[f"stages.{i}.0.dwconv.P"].clone()
+        for name in ("P", "SIG") if version in ("max", "gauss") else ("P",):
+            state[f"stages.{i}.1.dwconv.{name}"] = state[f"stages.{i}.0.dwconv.{name}"].clone()
     return {name: value.long() if "num_batches" in name else value for name, value in state.items()}
 
 
@@ -103,7 +107,7 @@ def test_16_bits_are_not_rounded_again():
     assert layer.P.flatten().tolist() == [torch.tensor(tenth + 127).item(), torch.tensor(tenth - 127).item()]
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tied", [False, True, "by share_positions"])
 @every_version
 def test_a_model_and_the_copies_of_its_stages(version, tied):
     target, state = model(version, tied), saved(version)
@@ -117,7 +121,7 @@ def test_a_model_and_the_copies_of_its_stages(version, tied):
         load_dcls(alone, {key: state[f"{name}.{key}"] for key in alone.state_dict()}, version=version)
         assert torch.equal(layer.kernel(), alone.kernel())
     for first, second in target["stages"]:
-        assert (first["dwconv"].P is second["dwconv"].P) == tied
+        assert (first["dwconv"].P is second["dwconv"].P) == bool(tied)
         assert torch.equal(first["dwconv"].P, second["dwconv"].P)
 
 
@@ -188,6 +192,14 @@ def changed(**entries):
         (
             model(), changed(head__bias=[0.0, 0.0, 0.0]), "v0", CheckpointError,
             "head.bias: got a list, expected a tensor of shape (3,)",
+        ),
+        (
+            model("gauss", "by share_positions"), saved() | {"stages.0.0.dwconv.SIG": torch.zeros(2, 4, 1, 3)}, "gauss",
+            CheckpointError, "3 entries (stages.1.0.dwconv.SIG, stages.0.1.dwconv.SIG, stages.1.1.dwconv.SIG) missing",
+        ),
+        (
+            model(tied="by share_positions"), changed(stages__0__1__dwconv__P=torch.zeros(2, 4, 1, 3)), "v0",
+            CheckpointError, "stages.0.1.dwconv.P: got another value than stages.0.0.dwconv.P, expected an equal copy",
         ),
         (
             model(tied=True), changed(stages__1__1__dwconv__P=torch.zeros(2, 4, 1, 3)), "v0", CheckpointError,

@@ -102,6 +102,8 @@ def load_dcls(target: torch.nn.Module, state_dict: Mapping[str, Any], *, version
     layers = _layers(target, version)
     state = _state(state_dict, layers)
     own = target.state_dict(keep_vars=True)
+    # The package saves copies of what layers share; a target of `share_positions` names it once.
+    own.update((_prefix(name) + key, value) for name, layer in layers.items() for key, value in _places(layer))
     tensors = {name: tensor for name, tensor in own.items() if isinstance(tensor, torch.Tensor)}
     _check_names(own.keys(), state.keys())
     _check_shapes(tensors, state)
@@ -148,6 +150,10 @@ def _state(state_dict: Mapping[str, Any], layers: Mapping[str, _Dcls]) -> dict[s
         )
     cached = {_prefix(name) + what for name in layers for what in _CACHED}
     return {name: value for name, value in state.items() if name not in cached}
+
+
+def _places(layer: _Dcls) -> list[tuple[str, torch.Tensor]]:
+    return [(name, value) for name, value in (("P", layer.P), ("SIG", layer.SIG)) if value is not None]
 
 
 def _prefix(name: str) -> str:

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from atrous.models import ConvNeXt
+from atrous.nn import Dcls2d
 from atrous.plots import viewable
+from atrous.recipe import share_positions
 from atrous.train import Batched, ClassifyRecipe, Splits
 from atrous.train.data import Source
 from atrous.train.loop import evaluate, fit
@@ -113,6 +115,33 @@ def test_without_decay_no_mean_is_taken(tmp_path):
     fit(trained, data, tmp_path)
     assert trained.configure_callbacks() == []
     assert "current_model_state" not in torch.load(tmp_path / "last.ckpt", weights_only=True)
+
+
+class Spaced(torch.nn.Module):
+    """Two layers that share the positions that they learn, and nothing else to learn."""
+
+    def __init__(self):
+        super().__init__()
+        spaced = (Dcls2d(1, 1, 3, padding="same", dilated_kernel_size=5) for _ in range(2))
+        self.stage = torch.nn.Sequential(*spaced)
+        self.head = torch.nn.Linear(1, 2)
+        share_positions(self.requires_grad_(False))
+        self.stage[0].P.requires_grad_(True)
+
+    def forward(self, images):
+        return self.head(self.stage(images).abs().mean((2, 3)))
+
+
+def test_learned_positions_are_clamped_before_the_mean_and_saved_once(tmp_path):
+    plain, data = task(ema=0.5, epochs=1, learning_rate=1.0)
+    trained = Recorded(Spaced(), 2, plain.recipe)
+    fit(trained, data, tmp_path)
+    checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    for state in (checkpoint["state_dict"], checkpoint["current_model_state"]):
+        assert [name for name in state if name.endswith("P")] == ["network.stage.0.P"]
+        assert state["network.stage.0.P"].abs().max() <= 2
+    assert checkpoint["current_model_state"]["network.stage.0.P"].abs().max() == 2
+    assert trained.network.stage[1].P is trained.network.stage[0].P
 
 
 def test_the_loss_is_the_cross_entropy_of_smoothed_labels():

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from atrous import DataError
+from atrous.nn import Dcls2d
+from atrous.train.callbacks import ClampPositions
 
 
 def test_a_loss_that_is_no_number_stops_before_the_weights_change(signs):
@@ -22,6 +24,13 @@ def test_biases_and_norms_do_not_decay(signs):
     task, _ = signs(weight_decay=0.5)
     found = {group["weight_decay"]: [tuple(one.shape) for one in group["params"]] for group in task.parameter_groups()}
     assert found == {0.5: [(2, 1, 1, 1)], 0.0: [(2,)]}
+
+
+def test_positions_of_any_task_are_clamped(signs):
+    task, _ = signs()
+    assert task.configure_callbacks() == []
+    task.network = torch.nn.Sequential(Dcls2d(1, 1, 1, dilated_kernel_size=3))
+    assert [type(callback) for callback in task.configure_callbacks()] == [ClampPositions]
 
 
 def test_a_mean_over_processes_divides_by_the_share_of_one(signs):

@@ -106,17 +106,18 @@ class Classify(Task):
         return np.concatenate(images, axis=1)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the parameters that learn, layers near the image slower with `recipe.layer_decay`."""
-        return param_groups(
-            self.network, self.learning_rate, self.recipe.weight_decay, layer_decay=self.recipe.layer_decay
-        )
+        """Return the parameters that learn, positions faster, and layers near the image slower with `layer_decay`."""
+        recipe = self.recipe
+        scales = recipe.position_lr_scale, recipe.layer_decay
+        return param_groups(self.network, self.learning_rate, recipe.weight_decay, *scales)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
-        """Return what averages the weights after every step, if the recipe says so."""
-        if not self.recipe.ema:
-            return []
-        # Made before the weights move to the accelerator, the mean would stay behind on the CPU.
-        return [EMAWeightAveraging(self.trainer.strategy.root_device, decay=self.recipe.ema)]
+        """Return what every task has, and what averages the weights after every step if the recipe says so."""
+        callbacks = super().configure_callbacks()
+        if self.recipe.ema:
+            # Made before the weights move to the accelerator, the mean would stay behind on the CPU.
+            callbacks.append(EMAWeightAveraging(self.trainer.strategy.root_device, decay=self.recipe.ema))
+        return callbacks
 
 
 def _frame(image: Pixels) -> None:

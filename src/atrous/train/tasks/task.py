@@ -14,8 +14,10 @@ import torch
 from torchmetrics import MetricCollection
 
 from atrous._errors import DataError
+from atrous.nn.dcls import _Dcls
 from atrous.plots.pixels import Pixels
 from atrous.recipe import param_groups
+from atrous.train.callbacks import ClampPositions
 from atrous.train.config import Recipe
 from atrous.train.optim import optimizer, schedule
 
@@ -134,6 +136,10 @@ class Task(lightning.LightningModule, ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the parameters that learn, with what differs between them."""
         return param_groups(self.network, self.learning_rate, self.recipe.weight_decay)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Return what keeps learned positions inside of their windows, if the network has any."""
+        return [ClampPositions()] if any(isinstance(module, _Dcls) for module in self.network.modules()) else []
 
     def share(self, count: torch.Tensor) -> torch.Tensor:
         """Return what this process divides a sum by, so that the mean over all processes is that of one.
