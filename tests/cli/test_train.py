@@ -3,6 +3,7 @@ import json
 import pytest
 
 from atrous.cli import main
+from atrous.train import load_network
 from atrous.train.config import RECIPES
 
 LITTLE = ["--width", "0.0625", "--crop", "32", "--batch-size", "32", "--context", "none", "--accelerator", "cpu"]
@@ -10,7 +11,7 @@ LITTLE = ["--width", "0.0625", "--crop", "32", "--batch-size", "32", "--context"
 
 @pytest.fixture
 def little(monkeypatch):
-    monkeypatch.setattr("atrous.train.build.TEXTURES", (4, 2, 2))
+    monkeypatch.setattr("atrous.train.build.MOSAICS", (4, 2, 2))
 
 
 def test_help_lists_every_setting_and_its_defaults(capsys):
@@ -40,6 +41,20 @@ def test_train_resume_evaluate(tmp_path, capsys, little):
     text = capsys.readouterr().out
     assert f"mean_iou  {metrics['val']['mean_iou']:.4f}" in text
     assert "class_iou  brick  " in text
+
+
+def test_kernels_with_learned_spacings(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("atrous.train.build.PATCHES", (8, 4, 4))
+    options = ["--kernel", "dcls", "--share", "--kernel-count", "5", "--width", "0.0625", "--batch-size", "4"]
+    out = tmp_path / "out"
+    words = ["--data", "textures", "--out", str(out), "--epochs", "1", "--accelerator", "cpu"]
+    assert main(["train", "--task", "classify", *words, *options]) == 0
+    assert capsys.readouterr().out.startswith("val: accuracy ")
+    network, config = load_network(out / "weights.safetensors")
+    assert (config.arguments["kernel"], config.arguments["share"]) == ("dcls", True)
+    first, second = (block.conv_dw for block in network.stages[0].blocks)
+    assert first.kernel_count == 5
+    assert first.P is second.P
 
 
 def test_settings_of_a_file(tmp_path, capsys, little):

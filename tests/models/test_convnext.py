@@ -3,8 +3,18 @@ import copy
 import pytest
 import torch
 
-from atrous import ShapeError
-from atrous.models import ConvNeXt, convnext_base, convnext_pico, convnext_small, convnext_tiny
+from atrous import GeometryError, ShapeError, trace_footprint
+from atrous.models import (
+    ConvNeXt,
+    convnext_base,
+    convnext_base_dcls,
+    convnext_pico,
+    convnext_small,
+    convnext_small_dcls,
+    convnext_tiny,
+    convnext_tiny_dcls,
+)
+from atrous.nn import Dcls2d
 from atrous.testing import assert_within_budget
 
 
@@ -12,18 +22,36 @@ def small(**options):
     return ConvNeXt(5, 2, (1, 2), (8, 12), patch=2, **options)
 
 
+GAUSS = {"interpolation": "gaussian", "dilated_kernel_size": 23, "kernel_count": 26}
+KERNELS = {
+    "7x7": {},
+    "dilated": {"dilation": 3},
+    "dcls": {"kernel_count": 6, "dilated_kernel_size": 9, "interpolation": "gaussian"},
+    "dense17": {},
+}
+every_kernel = pytest.mark.parametrize(("kernel", "options"), KERNELS.items(), ids=KERNELS)
+
+
 @pytest.mark.parametrize(
-    ("build", "parameters"),
+    ("build", "options", "parameters"),
     [
-        (convnext_pico, 9_045_672),
-        (convnext_tiny, 28_589_128),
-        (convnext_small, 50_223_688),
-        (convnext_base, 88_591_464),
+        (convnext_pico, {}, 9_045_672),
+        (convnext_tiny, {}, 28_589_128),
+        (convnext_small, {}, 50_223_688),
+        (convnext_base, {}, 88_591_464),
+        (convnext_tiny, {"kernel": "dilated"}, 28_589_128),
+        (convnext_tiny, {"kernel": "dense17"}, 30_178_888),
+        (convnext_tiny, {"kernel": "dcls"}, 28_587_688),
+        (convnext_tiny_dcls, {}, 28_587_688),
+        (convnext_tiny_dcls, {"share": False}, 28_940_200),
+        (convnext_tiny_dcls, GAUSS, 28_586_536),
+        (convnext_small_dcls, {}, 50_217_064),
+        (convnext_base_dcls, {}, 88_582_632),
     ],
 )
-def test_the_published_numbers_of_parameters(build, parameters):
+def test_the_published_numbers_of_parameters(build, options, parameters):
     with torch.device("meta"):
-        assert sum(weight.numel() for weight in build(1000).parameters()) == parameters
+        assert sum(weight.numel() for weight in build(1000, **options).parameters()) == parameters
 
 
 def test_the_names_and_shapes_of_timm():
@@ -59,10 +87,13 @@ def test_weights_of_1x1_kernels_are_those_of_linear_layers():
     assert all(torch.equal(weight, other.state_dict()[name]) for name, weight in net.state_dict().items())
 
 
-def test_initial_weights():
-    net = convnext_pico(10, width=0.5)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_initial_weights(kernel):
+    net = convnext_pico(10, width=0.5, kernel=kernel)
     for name, weight in net.state_dict().items():
-        if name.endswith("bias"):
+        if name.endswith(".P"):
+            assert weight.std().item() == pytest.approx(0.5, rel=0.1)
+        elif name.endswith("bias"):
             assert not weight.any()
         elif weight.ndim > 1:
             assert weight.std().item() == pytest.approx(0.02, rel=0.1)
@@ -103,6 +134,81 @@ def test_the_stages_of_equal_channels_halve_as_well():
     assert [one.shape[2] for one in net.features(torch.zeros(1, 1, 8, 8))] == [8, 4]
 
 
+@every_kernel
+def test_every_kernel_keeps_the_sizes_of_maps_and_learns(kernel, options):
+    net = small(kernel=kernel, layer_scale=1.0, **options)
+    image = torch.randn(2, 2, 21, 18)
+    assert [one.shape[1:] for one in net.features(image)] == [(8, 10, 9), (12, 5, 4)]
+    assert net.channels == (8, 12)
+    net(image).square().sum().backward()
+    assert [name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"kernel": "dilated"}, 13),
+        ({"kernel": "dilated", "dilation": 3}, 19),
+        ({"kernel": "dcls"}, 17),
+        ({"kernel": "dense17"}, 17),
+    ],
+)
+def test_what_a_block_reads(options, field):
+    net = ConvNeXt(2, 1, (1,), (4,), patch=1, **options)
+    found = trace_footprint(net.stages[0].blocks[0].conv_dw, torch.zeros(1, 4, 32, 32))
+    assert found.receptive_field == (field, field)
+
+
+def test_blocks_of_a_stage_have_the_same_positions():
+    net = ConvNeXt(2, 1, (2, 2), (8, 8), patch=1, kernel="dcls", kernel_count=5, dilated_kernel_size=7)
+    (first, second), (third, fourth) = ([block.conv_dw for block in stage.blocks] for stage in net.stages)
+    assert first.P is second.P
+    assert third.P is fourth.P
+    # Also where two stages have as many channels.
+    assert first.P is not third.P
+    assert first.weight is not second.weight
+    kept = [name for name in net.state_dict() if name.endswith(".P")]
+    assert kept == ["stages.0.blocks.0.conv_dw.P", "stages.1.blocks.0.conv_dw.P"]
+    other = copy.deepcopy(net)
+    torch.nn.init.zeros_(first.P)
+    other.load_state_dict(net.state_dict())
+    layers = [module for module in other.modules() if isinstance(module, Dcls2d)]
+    assert layers[0].P is layers[1].P
+    assert not layers[1].P.any()
+
+
+def test_options_of_the_networks_with_learned_positions():
+    net = convnext_small_dcls(3, width=1 / 96, drop_path=0.3, kernel_count=7, interpolation="triangle", share=False)
+    layers = [module for module in net.modules() if isinstance(module, Dcls2d)]
+    assert {(layer.kernel_count, layer.dilated_kernel_size, layer.interpolation) for layer in layers} == {
+        (7, (17, 17), "triangle")
+    }
+    assert len({layer.P for layer in layers}) == len(layers) == 36
+    assert net.stages[3].blocks[2].drop_path == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": "9x9"}, r"ConvNeXt: kernel: got '9x9', expected one of \('7x7', 'dilated', 'dcls', 'dense17'\)"),
+        ({"dilation": 2}, r"ConvNeXt: dilation: got 2, expected only options of kernel='7x7' \(it has none\)"),
+        (
+            {"kernel": "dcls", "dilation": 2},
+            r"dilation: got 2, expected only options of kernel='dcls' \(kernel_count, dilat",
+        ),
+        (
+            {"kernel": "dense17", "share": False},
+            r"share: got False, expected only options of kernel='dense17' \(it has none\)",
+        ),
+        ({"kernel": "dcls", "kernel_count": 0}, r"Dcls2d: .*kernel_count"),
+        ({"kernel": "dilated", "dilation": 0}, r"dilation: got \(0, 0\), expected integers of at least 1"),
+    ],
+)
+def test_kernels_that_cannot_be(options, message):
+    with pytest.raises(GeometryError, match=message):
+        convnext_pico(2, width=1 / 16, **options)
+
+
 def test_drop_path_leaves_out_branches_in_training_alone_and_keeps_the_mean():
     torch.manual_seed(0)
     net = small(drop_path=0.5, layer_scale=1.0)
@@ -127,8 +233,9 @@ def test_every_parameter_is_of_one_layer():
     assert len(found) == len(list(net.parameters()))
 
 
-def test_compiles_and_copies():
-    net = small().eval()
+@pytest.mark.parametrize("kernel", ["7x7", "dcls"])
+def test_compiles_and_copies(kernel):
+    net = small(kernel=kernel, **KERNELS[kernel]).eval()
     image = torch.randn(2, 2, 16, 16)
     compiled = torch.compile(copy.deepcopy(net), fullgraph=True, backend="aot_eager")
     reference = copy.deepcopy(net).double()(image.double())

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from atrous import GeometryError, ShapeError, trace_footprint
-from atrous.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
+from atrous.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet50_dcls, resnet101
+from atrous.nn import Dcls2d
 
 kinds = pytest.mark.parametrize("bottleneck", [False, True])
 
@@ -49,12 +50,19 @@ def whole_numbers(*size):
 
 
 @pytest.mark.parametrize(
-    ("build", "count"),
-    [(resnet18, 11_689_512), (resnet34, 21_797_672), (resnet50, 25_557_032), (resnet101, 44_549_160)],
+    ("build", "options", "count"),
+    [
+        (resnet18, {}, 11_689_512),
+        (resnet34, {}, 21_797_672),
+        (resnet50, {}, 25_557_032),
+        (resnet101, {}, 44_549_160),
+        (resnet50_dcls, {}, 24_008_744),
+        (resnet50_dcls, {"kernel_count": 6}, 25_962_536),
+    ],
 )
-def test_published_parameter_counts(build, count):
+def test_published_parameter_counts(build, options, count):
     with torch.device("meta"):
-        assert sum(weight.numel() for weight in build(1000).parameters()) == count
+        assert sum(weight.numel() for weight in build(1000, **options).parameters()) == count
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,50 @@ def test_a_block_of_three_with_projection():
 
 
 @kinds
+@pytest.mark.parametrize("output_stride", [8, 32])
+@pytest.mark.parametrize("size", [(64, 96), (65, 79)])
+def test_learned_positions_give_maps_of_the_same_sizes_and_learn(bottleneck, output_stride, size):
+    options = {"bottleneck": bottleneck, "output_stride": output_stride}
+    plain, spaced = tiny(**options), tiny(**options, kernel="dcls").train()
+    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    found = spaced.features(image)
+    assert [one.shape for one in found] == [one.shape for one in plain.features(image)]
+    assert tuple(one.shape[1] for one in found) == spaced.channels == plain.channels
+    spaced(image).square().sum().backward()
+    assert [name for name, weight in spaced.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+@kinds
+def test_learned_positions_with_dilations_hold_the_maps_of_stride_32(bottleneck):
+    plain, dilated = (tiny(bottleneck=bottleneck, kernel="dcls", output_stride=stride) for stride in (32, 8))
+    dilated.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 3, 65, 64, dtype=torch.float64)
+    torch.testing.assert_close(dilated.features(image)[-1][..., ::4, ::4], plain.features(image)[-1])
+
+
+def test_learned_positions_are_shared_by_stage():
+    net = tiny(bottleneck=True, kernel="dcls", dilated_kernel_size=5)
+    layers = [[module for module in getattr(net, f"layer{n}").modules() if isinstance(module, Dcls2d)] for n in (1, 2)]
+    assert [len(stage) for stage in layers] == [1, 2]
+    assert layers[1][0].P is layers[1][1].P
+    assert layers[0][0].P is not layers[1][0].P
+    assert not any(isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3) for layer in net.modules())
+    apart = tiny(bottleneck=True, kernel="dcls", share=False)
+    assert apart.layer2[0].conv2.P is not apart.layer2[1].conv2.P
+
+
+def test_first_values_with_learned_positions():
+    torch.manual_seed(0)
+    net = ResNet(2, (1, 1, 1, 1), bottleneck=True, width=1 / 2, kernel="dcls")
+    layer = net.layer2[0].conv2
+    assert layer.weight.std().item() == pytest.approx((2 / (64 * 5)) ** 0.5, rel=0.05)
+    assert layer.P.std().item() == pytest.approx(0.5, rel=0.05)
+    before = layer.P.detach().clone()
+    net.reset_parameters()
+    assert not torch.equal(layer.P, before)
+
+
+@kinds
 @pytest.mark.parametrize("output_stride", [8, 16])
 def test_every_output_stride_has_the_same_weights(bottleneck, output_stride):
     """Also where a stage has no more channels than the one before, so that only its stride asks for a projection."""
@@ -178,6 +230,8 @@ def test_blocks_that_cannot_be_are_named(blocks):
     [
         ({"output_stride": 4}, r"ResNet: output_stride: got 4, expected one of \(8, 16, 32\)"),
         ({"first_block": "none"}, r"ResNet: first_block: got 'none', expected one of \('previous', 'same'\)"),
+        ({"kernel": "7x7"}, r"ResNet: kernel: got '7x7', expected one of \('3x3', 'dcls'\)"),
+        ({"share": False}, r"ResNet: share: got False, expected only options of kernel='3x3' \(it has none\)"),
     ],
 )
 def test_options_that_cannot_be_are_named(values, message):

@@ -48,6 +48,13 @@ def test_a_wrong_setting_is_named(settings, message):
         read_recipe("segment", **settings)
 
 
+def test_kernels_of_a_command():
+    recipe = read_recipe("classify", kernel="dcls", kernel_count="40", share="false", dilation="none")
+    assert (recipe.kernel, recipe.kernel_count, recipe.share, recipe.dilation) == ("dcls", 40, False, None)
+    with pytest.raises(DataError, match=r"^kernel: got '9x9', expected '7x7', 'dilated', 'dcls' or 'dense17'$"):
+        read_recipe("classify", kernel="9x9")
+
+
 def test_factors_of_a_command():
     assert read_recipe("restore", degradation="small", factor="4").factor == 4
     with pytest.raises(DataError, match=r"^factor: got 3, expected 2 or 4$"):

@@ -1,14 +1,17 @@
+import itertools
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from atrous import CheckpointError, DataError
-from atrous.train import Hardware, SegmentRecipe, judge, load_network, predict_files, train
+from atrous.train import ClassifyRecipe, Hardware, SegmentRecipe, judge, load_network, predict_files, train
 from atrous.train.run import stages
 
 LITTLE = {"width": 1 / 16, "crop": 32, "batch_size": 2, "epochs": 1}
@@ -128,6 +131,29 @@ def test_weights_to_start_from(trained, tmp_path):
     narrow = SegmentRecipe(**{**LITTLE, "init": str(out / "weights.safetensors")})
     with pytest.raises(CheckpointError, match=r"does not fit the network: front_end.conv1_1.weight has shape \(8, 3"):
         train(narrow, pairs, tmp_path / "narrow", hardware=CPU)
+
+
+def test_learned_positions_are_trained_kept_and_read_again(tmp_path):
+    """Shared positions stand in the file once, and inside of their windows."""
+    random = np.random.default_rng(0)
+    for split, label in itertools.product(("train", "val", "test"), ("dark", "light")):
+        (tmp_path / "data" / split / label).mkdir(parents=True)
+        for number in range(4):
+            image = random.integers(0, 128, (32, 32), np.uint8) + np.uint8(128 * (label == "light"))
+            Image.fromarray(image).save(tmp_path / "data" / split / label / f"{number}.png")
+    settings = {"kernel": "dcls", "kernel_count": 4, "dilated_kernel_size": 7, "position_lr_scale": 50.0}
+    recipe = ClassifyRecipe(width=1 / 16, epochs=2, batch_size=4, learning_rate=0.02, drop_path=0.0, **settings)
+    metrics = train(recipe, tmp_path / "data", tmp_path / "out", hardware=CPU)
+    weights = tmp_path / "out" / "weights.safetensors"
+    network, config = load_network(weights)
+    kernel = {"kernel": "dcls", "kernel_count": 4, "dilated_kernel_size": 7}
+    assert kernel.items() <= config.arguments.items()
+    state = safetensors.torch.load_file(weights)
+    assert [name for name in state if name.endswith(".P")] == [f"stages.{n}.blocks.0.conv_dw.P" for n in range(4)]
+    for stage in network.stages:
+        assert len({block.conv_dw.P for block in stage.blocks}) == 1
+        assert stage.blocks[0].conv_dw.P.abs().max() <= 3
+    assert judge(tmp_path / "data", weights) == metrics["test"]
 
 
 def test_stages():

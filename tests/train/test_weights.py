@@ -6,10 +6,13 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
-from atrous import CheckpointError, DataError
+from atrous import CheckpointError, DataError, models
+from atrous.nn import Dcls2d
+from atrous.recipe import share_positions
 from atrous.train import NetworkConfig, load_network, save_network
 
 CONFIG = NetworkConfig("dilation_small", {"num_classes": 3, "in_channels": 1, "width": 1 / 16}, ("a", "b", "c"))
@@ -41,6 +44,28 @@ def test_plain_pt_files_are_read(tmp_path, network):
     torch.save({"state_dict": network.state_dict(), "config": asdict(CONFIG)}, tmp_path / "net.pt")
     other, _ = load_network(tmp_path / "net.pt")
     assert torch.equal(other.front_end.final.weight, network.front_end.final.weight)
+
+
+class Spaced(torch.nn.Module):
+    """A stage of two layers that share their positions, and the head of a classifier."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stage = torch.nn.Sequential(*(Dcls2d(2, 2, 3, dilated_kernel_size=5) for _ in range(2)))
+        self.head = torch.nn.ModuleDict({"fc": torch.nn.Linear(2, num_classes)})
+        share_positions(self.stage)
+
+
+def test_shared_positions_are_in_the_file_once_and_shared_when_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "convnext_pico", Spaced)
+    config = NetworkConfig("convnext_pico", {"num_classes": 2}, ("a", "b"), task="classify")
+    network, path = config.build(), tmp_path / "net.safetensors"
+    save_network(network, config, path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert [name for name in file.keys() if name.endswith("P")] == ["stage.0.P"]  # noqa: SIM118 - not a dict
+    other, _ = load_network(path)
+    assert other.stage[1].P is other.stage[0].P
+    assert torch.equal(other.stage[1].P, network.stage[1].P)
 
 
 def refused(path, message):

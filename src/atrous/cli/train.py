@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 group = shared if name in Recipe.model_fields else own
                 flag: dict[str, Any] = (
                     {"nargs": "?", "const": "true", "metavar": "true|false"}
-                    if field.annotation is bool
+                    if field.annotation in (bool, bool | None)
                     else {"metavar": "X"}
                 )
                 group.add_argument(f"--{name.replace('_', '-')}", help=_help(name, field.description), **flag)

@@ -5,27 +5,43 @@ Legend: B batch, C classes, A image channels, H, W image size, S output stride.
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict, Unpack, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, Unpack, cast
 
 import torch
 
 from atrous._errors import GeometryError, ShapeError
-from atrous.nn import Conv2d
+from atrous.models._kernels import DclsOptions, chosen
+from atrous.nn import Conv2d, Dcls2d
+from atrous.recipe import share_positions
 
 OutputStride = Literal[8, 16, 32]
 FirstBlock = Literal["previous", "same"]
 Blocks = tuple[int, int, int, int]
+Kernel = Literal["3x3", "dcls"]
 
 _CHANNELS = (64, 128, 256, 512)
 _STRIDES = (4, 8, 16, 32)
 """Of the maps of the four stages: each but the first halves the one before."""
 
 
-class _Options(TypedDict, total=False):
+_KERNELS: dict[str, dict[str, Any]] = {
+    "3x3": {},
+    "dcls": {"kernel_count": 5, "dilated_kernel_size": 7, "interpolation": "bilinear", "share": True},
+}
+"""Kernel -> its options and their defaults."""
+
+
+class _SpacedOptions(DclsOptions, total=False):
     in_channels: int
     width: float
     output_stride: OutputStride
     first_block: FirstBlock
+
+
+class _Options(_SpacedOptions, total=False):
+    kernel: Kernel
 
 
 class ResNet(torch.nn.Module):
@@ -33,7 +49,7 @@ class ResNet(torch.nn.Module):
 
     Parameters have torchvision's names (`conv1`, `layer1.0.conv1` ... `fc`), so its `state_dict` loads as it is. An
     output stride below 32 makes the last strides dilations. No weight changes, and with `first_block` 'previous' every
-    (32 / S)-th pixel of the last map is exactly what stride 32 gives.
+    (32 / S)-th pixel of the last map is exactly what stride 32 gives. `channels` are those of the stages' maps.
 
     Args:
         num_classes: C.
@@ -44,6 +60,12 @@ class ResNet(torch.nn.Module):
         output_stride: S, 8, 16 or 32.
         first_block: dilation of the convolution whose stride is gone: 'previous', that of the stage before; 'same',
             that of its own stage, so trained weights then read more of the image than they did.
+        kernel: '3x3', or 'dcls', `atrous.nn.Dcls2d` in the place of every 3x3 convolution, at its stride and dilation.
+        kernel_count: of 'dcls' alone, elements of a kernel for each pair of channels, by default 5.
+        dilated_kernel_size: of 'dcls' alone, pixels of its window per axis, by default 7.
+        interpolation: of 'dcls' alone, by default 'bilinear'.
+        share: of 'dcls' alone, whether layers of a stage that follow one another, and have as many channels, have the
+            same positions, by default True.
 
     Shape:
         (B, A, H, W) to (B, C), for any H and W.
@@ -51,9 +73,11 @@ class ResNet(torch.nn.Module):
     Raises:
         ShapeError: num_classes or in_channels below 1, a width not above 0, not four stages or an empty one, or in the
             call an image of another number of channels.
-        GeometryError: an unknown output_stride or first_block.
+        GeometryError: an unknown output_stride, first_block or kernel, an option of another kernel, or one that cannot
+            be.
 
-    Source: He, Zhang, Ren and Sun 2016; dilations as in Yu, Koltun and Funkhouser 2017, section 2.
+    Source: He, Zhang, Ren and Sun 2016; dilations as in Yu, Koltun and Funkhouser 2017, section 2; 'dcls' from
+    Khalfaoui-Hassani, Pellegrini and Masquelier, ICLR 2023.
 
     Example:
         >>> net = ResNet(10, (1, 1, 1, 1), bottleneck=False, width=1 / 16, output_stride=8)
@@ -73,34 +97,43 @@ class ResNet(torch.nn.Module):
         width: float = 1.0,
         output_stride: OutputStride = 32,
         first_block: FirstBlock = "previous",
+        kernel: Kernel = "3x3",
+        **options: Unpack[DclsOptions],
     ) -> None:
         _check(num_classes, blocks, in_channels, width, output_stride, first_block)
         super().__init__()
-        self.in_channels = in_channels
+        spacing = chosen("ResNet", _KERNELS, kernel, options)
+        share = spacing.pop("share", False)
         widths = [max(1, round(channels * width)) for channels in _CHANNELS]
+        self.in_channels = in_channels
         self.conv1 = Conv2d(in_channels, widths[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = torch.nn.BatchNorm2d(widths[0])
         self.relu = torch.nn.ReLU()
         self.maxpool = torch.nn.MaxPool2d(3, 2, padding=1)
-        channels, dilation = widths[0], 1
-        for number, count in enumerate(blocks):
+        block = partial(_Block, partial(_look, kernel, **spacing), bottleneck)
+        channels, dilation = [widths[0]], 1
+        for number, (inner, count) in enumerate(zip(widths, blocks, strict=True)):
             # What a stage lacks in stride it has in dilation.
             before, dilation = dilation, max(1, _STRIDES[number] // output_stride)
             stride = 2 if number and dilation == before else 1
             first = before if first_block == "previous" else dilation
-            stage = [_Block(channels, widths[number], bottleneck, stride, (first, dilation), projected=number > 0)]
-            channels = stage[0].channels
-            later = (dilation, dilation)
-            stage += [_Block(channels, widths[number], bottleneck, 1, later) for _ in range(1, count)]
-            self.add_module(f"layer{number + 1}", torch.nn.Sequential(*stage))
+            stage = torch.nn.Sequential(block(channels[-1], inner, stride, (first, dilation), projected=number > 0))
+            channels.append(4 * inner if bottleneck else inner)
+            stage.extend(block(channels[-1], inner, 1, (dilation, dilation)) for _ in range(1, count))
+            self.add_module(f"layer{number + 1}", stage)
+            if share:
+                share_positions(stage)
+        self.channels = tuple(channels[1:])
         self.avgpool = torch.nn.AdaptiveAvgPool2d(1)
-        self.fc = torch.nn.Linear(channels, num_classes)
+        self.fc = torch.nn.Linear(channels[-1], num_classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise all layers anew: He's normal over the outputs for convolutions, torch's default for the rest."""
+        """Initialise all layers anew: He's normal over the outputs for convolutions, their own default for the rest."""
         for layer in self.modules():
-            if isinstance(layer, Conv2d):
+            if isinstance(layer, Dcls2d):
+                layer.reset_parameters()
+            if isinstance(layer, (Conv2d, Dcls2d)):
                 torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(layer, (torch.nn.BatchNorm2d, torch.nn.Linear)):
                 layer.reset_parameters()
@@ -129,7 +162,7 @@ def resnet18(num_classes: int, **options: Unpack[_Options]) -> ResNet:
 
     Args:
         num_classes: C.
-        **options: the other keywords of `ResNet`: in_channels, width, output_stride, first_block.
+        **options: the other keywords of `ResNet`, except blocks and bottleneck.
 
     Returns:
         The network: (B, A, H, W) to (B, C).
@@ -149,7 +182,7 @@ def resnet34(num_classes: int, **options: Unpack[_Options]) -> ResNet:
 
     Args:
         num_classes: C.
-        **options: the other keywords of `ResNet`: in_channels, width, output_stride, first_block.
+        **options: the other keywords of `ResNet`, except blocks and bottleneck.
 
     Returns:
         The network: (B, A, H, W) to (B, C).
@@ -169,7 +202,7 @@ def resnet50(num_classes: int, **options: Unpack[_Options]) -> ResNet:
 
     Args:
         num_classes: C.
-        **options: the other keywords of `ResNet`: in_channels, width, output_stride, first_block.
+        **options: the other keywords of `ResNet`, except blocks and bottleneck.
 
     Returns:
         The network: (B, A, H, W) to (B, C).
@@ -189,7 +222,7 @@ def resnet101(num_classes: int, **options: Unpack[_Options]) -> ResNet:
 
     Args:
         num_classes: C.
-        **options: the other keywords of `ResNet`: in_channels, width, output_stride, first_block.
+        **options: the other keywords of `ResNet`, except blocks and bottleneck.
 
     Returns:
         The network: (B, A, H, W) to (B, C).
@@ -204,14 +237,36 @@ def resnet101(num_classes: int, **options: Unpack[_Options]) -> ResNet:
     return ResNet(num_classes, (3, 4, 23, 3), bottleneck=True, **options)
 
 
+def resnet50_dcls(num_classes: int, **options: Unpack[_SpacedOptions]) -> ResNet:
+    """Build ResNet-50 with learned positions: 5 elements in windows of 7x7 in the place of the 3x3 convolutions.
+
+    Args:
+        num_classes: C.
+        **options: the other keywords of `ResNet`, for the kernel 'dcls'; with kernel_count=6 it has somewhat more
+            parameters than ResNet-50, with 5 somewhat fewer.
+
+    Returns:
+        The network: (B, A, H, W) to (B, C).
+
+    Source: Khalfaoui-Hassani, Pellegrini and Masquelier, ICLR 2023.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     sum(weight.numel() for weight in resnet50_dcls(1000).parameters())
+        24008744
+    """
+    return resnet50(num_classes, kernel="dcls", **options)
+
+
 class _Block(torch.nn.Module):
-    """Add to maps what convolutions make of them; `dilations` of the first 3x3 convolution and of what follows it."""
+    """Add to maps what convolutions make of them; `dilations` of the first that looks around and of what follows it."""
 
     def __init__(
         self,
+        look: Callable[..., torch.nn.Module],
+        bottleneck: bool,
         before: int,
         inner: int,
-        bottleneck: bool,
         stride: int,
         dilations: tuple[int, int],
         *,
@@ -219,24 +274,22 @@ class _Block(torch.nn.Module):
     ) -> None:
         super().__init__()
         first, then = dilations
-        self.channels = 4 * inner if bottleneck else inner
+        after = 4 * inner if bottleneck else inner
         if bottleneck:
-            layers = [(inner, 1, 1, 1), (inner, 3, stride, first), (self.channels, 1, 1, 1)]
+            around = look(inner, inner, stride=stride, dilation=first)
+            layers = [Conv2d(before, inner, 1, bias=False), around, Conv2d(inner, after, 1, bias=False)]
         else:
-            layers = [(inner, 3, stride, first), (inner, 3, 1, then)]
+            layers = [look(before, inner, stride=stride, dilation=first), look(inner, inner, dilation=then)]
         self.convolutions = len(layers)
-        inputs = before
-        for number, (outputs, kernel, step, dilation) in enumerate(layers, start=1):
-            side = dilation * (kernel // 2)
-            self.add_module(f"conv{number}", Conv2d(inputs, outputs, kernel, step, side, dilation, bias=False))
-            self.add_module(f"bn{number}", torch.nn.BatchNorm2d(outputs))
-            inputs = outputs
+        for number, layer in enumerate(layers, start=1):
+            self.add_module(f"conv{number}", layer)
+            self.add_module(f"bn{number}", torch.nn.BatchNorm2d(after if number == len(layers) else inner))
         self.relu = torch.nn.ReLU()
         self.downsample = torch.nn.Sequential()
         # By the stage, not by the stride: a network without the stride has the same weights.
-        if projected or before != self.channels:
-            self.downsample.append(Conv2d(before, self.channels, 1, stride, bias=False))
-            self.downsample.append(torch.nn.BatchNorm2d(self.channels))
+        if projected or before != after:
+            self.downsample.append(Conv2d(before, after, 1, stride, bias=False))
+            self.downsample.append(torch.nn.BatchNorm2d(after))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         output = input
@@ -245,6 +298,13 @@ class _Block(torch.nn.Module):
             if number < self.convolutions:
                 output = self.relu(output)
         return cast(torch.Tensor, self.relu(output + self.downsample(input)))
+
+
+def _look(kernel: Kernel, before: int, after: int, *, dilation: int = 1, **options: Any) -> torch.nn.Module:
+    """Return a convolution that looks around; maps keep their sizes, but for its stride."""
+    if kernel == "dcls":
+        return Dcls2d(before, after, padding="same", dilation=dilation, bias=False, **options)
+    return Conv2d(before, after, 3, padding=dilation, dilation=dilation, bias=False, **options)
 
 
 def _check(

@@ -9,23 +9,27 @@ import torch
 
 from atrous._errors import DataError
 from atrous.models import DilatedNet
-from atrous.train.config import ClassifyRecipe, Recipe, RegressRecipe, RestoreRecipe, SegmentRecipe
+from atrous.train.config import KERNEL, ClassifyRecipe, Recipe, RegressRecipe, RestoreRecipe, SegmentRecipe
 from atrous.train.data.folder import open_folder
 from atrous.train.data.idx import fashion_mnist, holds_idx, open_idx
+from atrous.train.data.patches import TexturePatches
 from atrous.train.data.source import Source, Splits, checked
 from atrous.train.data.textures import SPLITS, Textures
 from atrous.train.tasks import Classify, Regress, Restore, Segment, Task
 from atrous.train.weights import NetworkConfig
 
-TEXTURES = (512, 32, 64)
-"""Mosaics of 'train', 'val' and 'test'."""
+MOSAICS = (512, 32, 64)
+"""Of 'train', 'val' and 'test'."""
+PATCHES = (40000, 2000, 8000)
+"""Of 'train', 'val' and 'test'."""
 
 
 def open_data(data: str | Path, task: str, *, skip_bad: bool = False) -> Splits:
     """Return the sources of a data set, every pair of a folder read once.
 
     Args:
-        data: a folder, see `open_folder` and `open_idx`, or 'textures' (segment) or 'fashion-mnist' (classify).
+        data: a folder, see `open_folder` and `open_idx`; or 'textures' (mosaics to segment, patches to classify)
+            or 'fashion-mnist' (classify).
         task: what for.
         skip_bad: leave out what cannot be used, and list it.
 
@@ -37,12 +41,13 @@ def open_data(data: str | Path, task: str, *, skip_bad: bool = False) -> Splits:
         ('brick', 'camera')
     """
     if str(data) in ("textures", "fashion-mnist") and not Path(data).exists():
-        wanted = {"textures": "segment", "fashion-mnist": "classify"}[str(data)]
-        if task != wanted:
-            raise DataError(f"data: got {data} for {task}, expected a folder; {data} is for {wanted}")
-        if wanted == "classify":
+        wanted = {"textures": ("segment", "classify"), "fashion-mnist": ("classify",)}[str(data)]
+        if task not in wanted:
+            raise DataError(f"data: got {data} for {task}, expected a folder; {data} is for {' and '.join(wanted)}")
+        if str(data) == "fashion-mnist":
             return fashion_mnist()
-        return Splits(*(Textures(split, length) for split, length in zip(SPLITS, TEXTURES, strict=True)))
+        cls, lengths = (Textures, MOSAICS) if task == "segment" else (TexturePatches, PATCHES)
+        return Splits(*(cls(split, length) for split, length in zip(SPLITS, lengths, strict=True)))
     if task == "classify" and holds_idx(Path(data)):
         return open_idx(data)
     splits = open_folder(data, task)
@@ -71,6 +76,7 @@ def describe(recipe: Recipe, source: Source) -> NetworkConfig:
         # The last map has an eighth of the first one's sides.
         fitting = next((patch for patch in (4, 2) if 8 * patch <= side), 1)
         arguments |= {"patch": recipe.patch or fitting, "drop_path": recipe.drop_path}
+        arguments |= recipe.model_dump(include={*KERNEL}, exclude_none=True)
     elif isinstance(recipe, RegressRecipe):
         settings = {"loss": recipe.loss}
         arguments = {"outputs": source[0][1].shape[0], "in_channels": source.channels, "width": recipe.width}

@@ -16,6 +16,9 @@ from atrous._errors import DataError
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+KERNEL = ("kernel", "dilation", "kernel_count", "dilated_kernel_size", "interpolation", "share")
+"""Settings of `classify` that the network has by the same names."""
+
 
 class Recipe(BaseModel):
     """What every task is told.
@@ -50,7 +53,7 @@ class Recipe(BaseModel):
     workers: int = Field(0, ge=0, description="processes that read images")
     skip_bad: bool = Field(False, description="leave out broken images, and list them")
 
-    @field_validator("crop", "patience", "patch", mode="before", check_fields=False)
+    @field_validator("crop", "patience", "patch", *KERNEL, mode="before", check_fields=False)
     @classmethod
     def _none(cls, value: Any) -> Any:
         """Return None for the word, which is how a command says it."""
@@ -140,6 +143,17 @@ class ClassifyRecipe(Recipe):
         None,
         description="pixels of an image that make one of the first map, per axis; none is 4, less for small images",
     )
+    kernel: Literal["7x7", "dilated", "dcls", "dense17"] | None = Field(
+        None, description="of the depthwise convolutions: 7x7, dilated, dcls or dense17; none is 7x7"
+    )
+    dilation: Positive | None = Field(None, description="of the kernel dilated; none is 2")
+    kernel_count: Positive | None = Field(None, description="elements of the kernel dcls; none is 34")
+    dilated_kernel_size: Positive | None = Field(None, description="pixels of the window of dcls; none is 17")
+    interpolation: Literal["bilinear", "triangle", "gaussian", "bicubic"] | None = Field(
+        None, description="of dcls: bilinear, triangle, gaussian or bicubic; none is bilinear"
+    )
+    share: bool | None = Field(None, description="one set of positions for each stage of dcls; none is true")
+    position_lr_scale: float = Field(5.0, ge=0, description="learning rate of positions over that of weights")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="what learns; sgd has momentum")
     learning_rate: float = Field(2e-3, gt=0, description="at its highest")
     weight_decay: float = Field(0.05, ge=0, description="not of biases and norms")

@@ -4,7 +4,7 @@ import torch
 
 from atrous import DataError
 from atrous.train import Textures
-from atrous.train.data.textures import _texture
+from atrous.train.data.textures import texture
 
 
 def test_an_item_is_a_function_of_seed_split_and_index():
@@ -40,7 +40,7 @@ def test_large_mosaics_show_every_class_in_regions_of_the_asked_size():
 @pytest.mark.parametrize("name", Textures.classes)
 def test_splits_share_no_pixels(name):
     """Pieces are unlike one another everywhere, and each is standardised and mirrored."""
-    pieces = {split: _texture(name, split) for split in ("train", "val", "test")}
+    pieces = {split: texture(name, split) for split in ("train", "val", "test")}
     for piece in pieces.values():
         assert abs(piece.mean()) < 1e-3
         assert abs(piece.std() - 1) < 1e-3

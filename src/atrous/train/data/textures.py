@@ -116,7 +116,7 @@ class Textures(Source):
         photographs = np.concatenate(rounds)[:count]
         mosaic = np.empty(self.size, np.float32)
         for region, photograph in enumerate(photographs):
-            _paste(rng, mosaic, regions == region, _texture(self.classes[photograph], self.split))
+            _paste(rng, mosaic, regions == region, texture(self.classes[photograph], self.split))
         mosaic += self.noise * rng.standard_normal(self.size, np.float32)
         mosaic /= np.float32(np.hypot(1, self.noise))
         return torch.from_numpy(mosaic)[None], torch.from_numpy(photographs[regions].astype(np.int64))
@@ -153,8 +153,17 @@ def _paste(rng: np.random.Generator, mosaic: Floats, mask: npt.NDArray[np.bool_]
 
 
 @cache
-def _texture(name: str, split: Split) -> Floats:
-    """Return one piece of a photograph, standardised and mirrored so that it repeats without seams."""
+def texture(name: str, split: Split) -> Floats:
+    """Return the piece of a photograph for one split, standardised and mirrored so that it repeats without seams.
+
+    Args:
+        name: of its class.
+        split: 'train', 'val' or 'test'.
+
+    Example:
+        >>> texture("brick", "val").shape
+        (256, 512)
+    """
     photograph = np.asarray(getattr(skimage.data, PHOTOGRAPHS[name])(), np.float32)
     if photograph.ndim == 3:
         photograph = skimage.color.rgb2gray(photograph)
