@@ -14,7 +14,7 @@ from atrous._errors import (
     UnsupportedModule,
 )
 from atrous._geometry import Geometry
-from atrous.convert import accelerate, restore
+from atrous.convert import accelerate, merge_dcls, replace_depthwise, restore
 from atrous.footprint import Footprint, trace_footprint
 from atrous.functional.routes import explain
 
@@ -37,8 +37,10 @@ __all__ = [
     "explain",
     "footprint",
     "functional",
+    "merge_dcls",
     "models",
     "nn",
+    "replace_depthwise",
     "restore",
     "trace_footprint",
 ]

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 BLOCK = re.compile(r"^( *)```(python|pycon)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+ELSEWHERE = "replace-depthwise.md"
+"""It needs timm; tests/oracles/test_respace.py runs it."""
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
@@ -60,7 +62,7 @@ def _resolve(identifier):
     raise AssertionError(f"no module in {identifier}")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=_page_name)
+@pytest.mark.parametrize("path", [page for page in PAGES if page.name != ELSEWHERE], ids=_page_name)
 def test_every_block_of_python_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
