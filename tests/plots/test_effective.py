@@ -3,8 +3,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm, to_hex
 
+from atrous import ShapeError
 from atrous.analysis.effective import EffectiveReceptiveField
-from atrous.plots.effective import effective_receptive_field
+from atrous.plots.effective import effective_receptive_field, effective_receptive_fields
 
 
 def bell(*sizes):
@@ -90,3 +91,42 @@ def test_ink_and_paper_are_taken(sizes):
     assert axes.xaxis.label.get_color() == axes.yaxis.label.get_color() == "#eeeeee"
     assert {label.get_color() for label in (*axes.get_xticklabels(), *axes.get_yticklabels())} == {"#eeeeee"}
     assert {to_hex(text.get_color()) for text in figure.legends[0].get_texts()} == {"#eeeeee"}
+
+
+def test_fields_side_by_side_have_one_scale():
+    plain, wide = bell(31, 41), bell(31, 41)
+    wide = EffectiveReceptiveField(wide.map, wide.at, 1, ((5, 26), (14, 35)))
+    figure = effective_receptive_fields({"plain": plain, "wide": wide})
+    left, right = figure.axes[:2]
+    for axes, result in ((left, plain), (right, wide)):
+        np.testing.assert_allclose(axes.images[0].get_array(), result.map / result.map.max())
+        field, fit = axes.patches
+        assert (field.get_width(), field.get_height()) == tuple(stop - start for start, stop in result.window[::-1])
+        np.testing.assert_allclose((fit.width, fit.height), result.extent[::-1])
+    assert np.ptp(left.get_xlim()) == np.ptp(right.get_xlim()) > 21
+    assert np.ptp(left.get_ylim()) == np.ptp(right.get_ylim()) > 21
+    # The outputs stand in the middle, and rows go downwards.
+    assert (np.mean(left.get_xlim()), np.mean(right.get_xlim())) == pytest.approx((20, 24))
+    assert left.get_ylim()[0] > left.get_ylim()[1]
+    assert [axes.get_title(loc="left").splitlines()[:2] for axes in (left, right)] == [
+        ["plain", "theoretical: 13 x 13 px"],
+        ["wide", "theoretical: 21 x 21 px"],
+    ]
+
+
+@pytest.mark.parametrize(("sizes", "rows"), [((41,), 1), ((31, 41), 1), ((15, 17, 19), 3)])
+def test_fields_side_by_side_are_columns(sizes, rows):
+    figure = effective_receptive_fields({"one": bell(*sizes), "two": bell(*sizes)}, ink="#eeeeee", paper="#111111")
+    FigureCanvasAgg(figure).draw()
+    panels = figure.axes[: 2 * rows]
+    assert [axes.get_subplotspec().rowspan.start for axes in panels] == [row for row in range(rows) for _ in "ab"]
+    assert [bool(axes._left_title.get_text()) for axes in panels] == [True, True] + [False] * (2 * rows - 2)
+    assert {to_hex(axes.get_facecolor()) for axes in panels} == {"#111111"}
+    assert {axes.xaxis.label.get_color() for axes in panels} == {"#eeeeee"}
+
+
+@pytest.mark.parametrize(("results", "got"), [({}, "{}"), ({"a": bell(5), "b": bell(5, 5)}, "{'a': 1, 'b': 2}")])
+def test_fields_of_other_axes_do_not_compare(results, got):
+    message = f"effective_receptive_fields: results: got axes {got}, expected one number of axes for all"
+    with pytest.raises(ShapeError, match=message):
+        effective_receptive_fields(results)

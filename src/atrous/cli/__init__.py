@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from atrous import AtrousError, __version__
-from atrous.cli import demo, evaluate, info, inspect, predict, train
+from atrous.cli import demo, evaluate, experiment, info, inspect, predict, train
 
-_COMMANDS = (demo, evaluate, info, inspect, predict, train)
+_COMMANDS = (demo, evaluate, experiment, info, inspect, predict, train)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

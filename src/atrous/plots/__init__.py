@@ -4,14 +4,16 @@ from atrous._extras import need
 
 try:
     from atrous.plots.borders import border_errors
+    from atrous.plots.comparison import comparison
     from atrous.plots.cost import cost_bars
     from atrous.plots.curves import training_curves
-    from atrous.plots.effective import effective_receptive_field
+    from atrous.plots.effective import effective_receptive_field, effective_receptive_fields
     from atrous.plots.equivariance import shift_errors
     from atrous.plots.gridding import gridding
     from atrous.plots.inspection import Inspection, write_inspection
     from atrous.plots.kernel import kernel
     from atrous.plots.masks import colourise, indexed, mistakes, overlay, palette, save_indexed, save_picture
+    from atrous.plots.movement import movement
     from atrous.plots.pixels import grey, thin, viewable
     from atrous.plots.positions import positions
     from atrous.plots.receptive_field import receptive_field_growth
@@ -28,14 +30,17 @@ __all__ = [
     "Variant",
     "border_errors",
     "colourise",
+    "comparison",
     "contact_sheet",
     "cost_bars",
     "effective_receptive_field",
+    "effective_receptive_fields",
     "grey",
     "gridding",
     "indexed",
     "kernel",
     "mistakes",
+    "movement",
     "overlay",
     "palette",
     "positions",

@@ -5,7 +5,7 @@ Legend: N axes, *S input size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 
+from atrous._errors import ShapeError
 from atrous.analysis.effective import EffectiveReceptiveField
 
 _FIELD, _FIT = "#56b4e9", "#12b886"
@@ -46,21 +48,71 @@ def effective_receptive_field(result: EffectiveReceptiveField, *, ink: str = "bl
     panels = figure.subplots(1, max(1, len(planes)), squeeze=False)[0]
     if planes:
         pictures = [_plane(axes, result, *plane) for axes, plane in zip(panels, planes, strict=True)]
-        bar = figure.colorbar(pictures[0], ax=list(panels), aspect=25, shrink=0.8)
-        bar.set_label("gradient, of the largest (square-root scale)", color=ink)
-        bar.ax.tick_params(colors=ink)
+        _bar(figure, panels, pictures[0], ink)
     else:
         _line(panels[0], result)
-        panels[0].set_ylabel("share of the gradient", color=ink)
     for axes in panels:
-        axes.set_facecolor(paper)
-        axes.tick_params(colors=ink)
-        axes.xaxis.label.set_color(ink)
-        axes.yaxis.label.set_color(ink)
-        axes.spines[:].set_color(ink)
+        _dress(axes, ink, paper)
     handles, labels = panels[0].get_legend_handles_labels()
     columns = 1 if len(planes) == 1 else 2
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, labelcolor=ink)
+    return figure
+
+
+def effective_receptive_fields(
+    results: Mapping[str, EffectiveReceptiveField], *, ink: str = "black", paper: str = "white"
+) -> Figure:
+    """Draw several fields side by side, around their centres and in one scale, so that sizes and shapes compare.
+
+    Each is drawn as `effective_receptive_field` draws it, and has its extents in the title. In 3-D every field is a
+    column of three maps.
+
+    Args:
+        results: what `atrous.analysis.effective_receptive_field` returned, by title; all with the same axes.
+        ink: colour of text and axes.
+        paper: colour behind them.
+
+    Raises:
+        ShapeError: no results, or results of another number of axes than the first.
+
+    Source: Khalfaoui-Hassani, Pellegrini and Masquelier, Dilated convolution with learnable spacings, ICLR 2023,
+    appendix 12, for the fields of plain, dilated and learned kernels.
+
+    Example:
+        >>> fields = {
+        ...     name: EffectiveReceptiveField(np.full((9, 9), 1 / 81), (4, 4), 1, ((4 - half, 5 + half),) * 2)
+        ...     for name, half in (("plain", 1), ("dilated", 2))
+        ... }
+        >>> for axes in effective_receptive_fields(fields).axes[:2]:
+        ...     print(axes.get_title(loc="left"))
+        plain
+        theoretical: 3 x 3 px
+        effective: 10.3 x 10.3 px
+        dilated
+        theoretical: 5 x 5 px
+        effective: 10.3 x 10.3 px
+    """
+    ndims = {name: result.map.ndim for name, result in results.items()}
+    if len(set(ndims.values())) != 1:
+        raise ShapeError(f"effective_receptive_fields: results: got axes {ndims}, expected one number of axes for all")
+    planes = list(combinations(range(max(ndims.values())), 2))
+    figure = Figure(
+        figsize=(3.6 * len(results) + 0.6, 3.9 * max(1, len(planes))), facecolor=paper, layout="constrained"
+    )
+    panels = figure.subplots(max(1, len(planes)), len(results), squeeze=False)
+    for column, (name, result) in zip(panels.T, results.items(), strict=True):
+        if planes:
+            pictures = [_plane(axes, result, *plane) for axes, plane in zip(column, planes, strict=True)]
+        else:
+            _line(column[0], result)
+        _centre(column, list(results.values()), result, planes)
+        theoretical, effective = _labels(result)
+        title = f"{name}\n{theoretical}\neffective: {effective.partition(': ')[2]}"
+        column[0].set_title(title, loc="left", color=ink, fontsize=10)
+    if planes:
+        _bar(figure, panels, pictures[0], ink)
+    for axes in panels.flat:
+        _dress(axes, ink, paper)
     return figure
 
 
@@ -68,6 +120,20 @@ def _labels(result: EffectiveReceptiveField) -> tuple[str, str]:
     theoretical = " x ".join(map(str, result.receptive_field))
     effective = " x ".join(f"{extent:.1f}" for extent in result.extent)
     return f"theoretical: {theoretical} px", f"two standard deviations each way: {effective} px"
+
+
+def _bar(figure: Figure, panels: NDArray[np.object_], picture: AxesImage, ink: str) -> None:
+    bar = figure.colorbar(picture, ax=panels, aspect=25, shrink=0.8)
+    bar.set_label("gradient, of the largest (square-root scale)", color=ink)
+    bar.ax.tick_params(colors=ink)
+
+
+def _dress(axes: Axes, ink: str, paper: str) -> None:
+    axes.set_facecolor(paper)
+    axes.tick_params(colors=ink)
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+    axes.spines[:].set_color(ink)
 
 
 def _plane(axes: Axes, result: EffectiveReceptiveField, row: int, column: int) -> AxesImage:
@@ -98,12 +164,31 @@ def _line(axes: Axes, result: EffectiveReceptiveField) -> None:
         axes.plot(places, bell, "--", color=_FIT, linewidth=1.8, label="Gaussian of the same moments")
     axes.axvline(centre - 2 * deviation, color=_FIT, linewidth=1, label=effective)
     axes.axvline(centre + 2 * deviation, color=_FIT, linewidth=1)
-    axes.set(xlim=(low, high), ylim=(0, None), xlabel="pixel")
+    axes.set(xlim=(low, high), ylim=(0, None), xlabel="pixel", ylabel="share of the gradient")
 
 
-def _shown(result: EffectiveReceptiveField, axis: int) -> Sequence[float]:
+def _shown(result: EffectiveReceptiveField, axis: int) -> tuple[float, float]:
     """Return what to show of an axis: the theoretical field inside of the image, and a little around."""
     (start, stop), size = result.window[axis], result.map.shape[axis]
     low, high = max(start, 0), min(stop, size)
     around = 0.06 * (high - low) + 0.5
     return low - 0.5 - around, high - 0.5 + around
+
+
+def _centre(
+    column: NDArray[np.object_],
+    results: Sequence[EffectiveReceptiveField],
+    result: EffectiveReceptiveField,
+    planes: Sequence[tuple[int, int]],
+) -> None:
+    """Show of every axis as much as the largest of all results needs, around the middle of this one."""
+
+    def span(axis: int) -> tuple[float, float]:
+        half = max(high - low for low, high in (_shown(one, axis) for one in results)) / 2
+        low, high = _shown(result, axis)
+        return (low + high) / 2 - half, (low + high) / 2 + half
+
+    for axes, (row, across) in zip(column, planes or [(0, 0)], strict=True):
+        axes.set_xlim(span(across))
+        if planes:
+            axes.set_ylim(span(row)[::-1])

@@ -17,12 +17,14 @@ from atrous.train.data import (  # noqa: E402
     Batched,
     Source,
     Splits,
+    TexturePatches,
     Textures,
     open_folder,
     read_image,
     standardise,
 )
 from atrous.train.demo import Settings, run_demo  # noqa: E402
+from atrous.train.experiment import Budget, run_experiment  # noqa: E402
 from atrous.train.loop import Hardware, History, evaluate, fit  # noqa: E402
 from atrous.train.predict import predict_files  # noqa: E402
 from atrous.train.run import judge, train  # noqa: E402
@@ -31,6 +33,7 @@ from atrous.train.weights import NetworkConfig, load_network, save_network  # no
 
 __all__ = [
     "Batched",
+    "Budget",
     "Classify",
     "ClassifyRecipe",
     "Hardware",
@@ -47,6 +50,7 @@ __all__ = [
     "Source",
     "Splits",
     "Task",
+    "TexturePatches",
     "Textures",
     "describe",
     "evaluate",
@@ -60,6 +64,7 @@ __all__ = [
     "read_image",
     "read_recipe",
     "run_demo",
+    "run_experiment",
     "save_network",
     "standardise",
     "train",

@@ -1,0 +1,342 @@
+"""Kernels of a ConvNeXt compared: plain, dilated, dense, and with learned spacings in all their ways.
+
+Legend: S seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from atrous._errors import DataError
+from atrous._files import whole_file, writable_folder
+from atrous.analysis.comparison import Comparison, Contender
+from atrous.models import ConvNeXt
+from atrous.nn.dcls import _Dcls
+from atrous.plots.comparison import comparison
+from atrous.train.build import open_data
+from atrous.train.config import ClassifyRecipe
+from atrous.train.corrupt import CORRUPTIONS, Corrupted
+from atrous.train.data.batches import Batched
+from atrous.train.data.source import Chosen, Splits
+from atrous.train.loop import Hardware, evaluate, fit
+from atrous.train.tasks import Classify
+
+DATA = ("fashion-mnist", "textures")
+TURNS = 15
+"""Steps of every variant that are timed, one of each in turn."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to look around: what differs from a ConvNeXt with 7x7 kernels.
+
+    Args:
+        title: its name for readers.
+        network: options of `ConvNeXt`; a 'kernel_count' of None takes as many elements as cost no parameter more.
+        recipe: settings of `ClassifyRecipe`.
+        decayed: whether positions decay as weights do.
+
+    Example:
+        >>> KERNELS["dense17"].network
+        {'kernel': 'dense17'}
+    """
+
+    title: str
+    network: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    decayed: bool = False
+
+
+def _dcls(title: str, recipe: Mapping[str, Any] | None = None, *, decayed: bool = False, **network: Any) -> Kernel:
+    return Kernel(title, {"kernel": "dcls", "kernel_count": None, **network}, recipe or {}, decayed)
+
+
+KERNELS: dict[str, Kernel] = {
+    "plain": Kernel("plain 7x7"),
+    "dilated2": Kernel("dilated 7x7, dilation 2", {"kernel": "dilated", "dilation": 2}),
+    "dilated3": Kernel("dilated 7x7, dilation 3", {"kernel": "dilated", "dilation": 3}),
+    "dense17": Kernel("dense 17x17", {"kernel": "dense17"}),
+    "bilinear": _dcls("DCLS bilinear"),
+    "triangle": _dcls("DCLS triangle", interpolation="triangle"),
+    "gaussian": _dcls("DCLS gaussian", interpolation="gaussian"),
+    "bicubic": _dcls("DCLS bicubic", interpolation="bicubic"),
+    "unshared": _dcls("DCLS, positions not shared", share=False),
+    "decayed": _dcls("DCLS, positions decay", decayed=True),
+    "unscaled": _dcls("DCLS, positions' lr x1", {"position_lr_scale": 1.0}),
+}
+"""Name -> what is compared; those with learned spacings are bilinear, shared by stage, at five times the rate."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much the experiment does; the defaults are the published one, tests take less.
+
+    Args:
+        depths: blocks of every stage.
+        dims: channels of every stage.
+        epochs: of a run, after each of which it is validated.
+        steps_per_epoch: of a run.
+        recipe: settings of `ClassifyRecipe` for all runs.
+        lengths: images of 'train', 'val' and 'test' to take at most; None takes all.
+
+    Example:
+        >>> Budget(epochs=2).recipe["batch_size"]
+        64
+    """
+
+    depths: tuple[int, ...] = (2, 2, 2)
+    dims: tuple[int, ...] = (12, 24, 48)
+    epochs: int = 6
+    steps_per_epoch: int = 200
+    recipe: Mapping[str, Any] = field(
+        default_factory=lambda: {"batch_size": 64, "learning_rate": 4e-3, "drop_path": 0.0}
+    )
+    lengths: tuple[int, int, int] | None = None
+
+
+def run_experiment(
+    data: str,
+    out: str | Path,
+    *,
+    seeds: int = 3,
+    kernels: Sequence[str] = tuple(KERNELS),
+    jobs: int | None = None,
+    budget: Budget | None = None,
+) -> Comparison:
+    """Train a small ConvNeXt with each kind of kernel from several seeds, and compare what they reach.
+
+    All runs take the same steps on the same images in the same order. A network is judged, by the weights that were
+    best in its validation, on the test images as they are and under each corruption of `Corrupted`. Writes into `out`:
+    `comparison.json`, `comparison.png`, `times.json`, and for each run a folder with logs, checkpoints, `scores.json`
+    and `weights.pt`. A second call goes on where the first one stopped.
+
+    Args:
+        data: 'fashion-mnist' or 'textures'.
+        out: the folder; made if absent.
+        seeds: S, of weights and order: 0 to S - 1.
+        kernels: names in `KERNELS`.
+        jobs: runs at a time, each with one thread; None are as many as there are processors, or 1 beside a GPU.
+        budget: how much to do; None is the published experiment.
+
+    Returns:
+        What each kind of kernel reached.
+
+    Raises:
+        DataError: unknown data or kernel, no seed, a folder that cannot be written or holds another experiment.
+
+    Source: the comparison of Khalfaoui-Hassani, Pellegrini and Masquelier 2023, section 4, in small.
+
+    Example:
+        >>> run_experiment("mnist", "absent")
+        Traceback (most recent call last):
+            ...
+        atrous._errors.DataError: experiment: data: got 'mnist', expected one of ('fashion-mnist', 'textures')
+    """
+    budget = budget or Budget()
+    _check(data, seeds, kernels)
+    splits = _open(data, budget)
+    out = writable_folder(out)
+    _claim(out, data, budget)
+    missing = [
+        (name, seed)
+        for seed in range(seeds)
+        for name in kernels
+        if not (out / f"{name}_{seed}" / "scores.json").is_file()
+    ]
+    for _ in _finished(partial(_run, data, out, budget), missing, jobs):
+        pass
+    times = _times(out, kernels, splits, budget)
+    result = Comparison(tuple(_contender(out, name, seeds, splits, budget, times) for name in kernels))
+    with whole_file(out / "comparison.json") as part:
+        versions = {name: version(name) for name in ("atrous", "torch", "numpy", "lightning")}
+        found = {"data": data, "versions": versions, **result.to_dict()}
+        part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    with whole_file(out / "comparison.png") as part:
+        comparison(result).savefig(part, dpi=110)
+    return result
+
+
+def build(kernel: str, splits: Splits, budget: Budget) -> ConvNeXt:
+    """Return the network of a kind of kernel.
+
+    Example:
+        >>> from atrous.train.data.patches import TexturePatches
+        >>> patches = TexturePatches("val", 1)
+        >>> net = build("bilinear", Splits(patches, patches), Budget())
+        >>> net.stages[0].blocks[0].conv_dw.kernel_count
+        24
+    """
+    options = dict(KERNELS[kernel].network)
+    make = partial(ConvNeXt, len(splits.train.classes), splits.train.channels, budget.depths, budget.dims, patch=1)
+    if "kernel_count" in options:
+        with torch.device("meta"):
+            most = _size(make())
+            fitting = (n for n in range(49, 0, -1) if _size(make(**options | {"kernel_count": n})) <= most)
+            options["kernel_count"] = next(fitting, 1)
+    return make(**options)
+
+
+class _Decayed(Classify):
+    """Classify, with positions that decay as weights do: what the recipe advises against."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups of the recipe, but for the decay."""
+        positions = {layer.P for layer in self.network.modules() if isinstance(layer, _Dcls)}
+        groups = super().parameter_groups()
+        for group in groups:
+            if positions.intersection(group["params"]):
+                group["weight_decay"] = self.recipe.weight_decay
+        return groups
+
+
+def _check(data: str, seeds: int, kernels: Sequence[str]) -> None:
+    if data not in DATA:
+        raise DataError(f"experiment: data: got {data!r}, expected one of {DATA}")
+    if seeds < 1:
+        raise DataError(f"experiment: seeds: got {seeds}, expected at least 1")
+    unknown = [name for name in kernels if name not in KERNELS]
+    if unknown or not kernels:
+        got = repr(unknown[0]) if unknown else "none"
+        raise DataError(f"experiment: kernels: got {got}, expected some of {', '.join(KERNELS)}")
+
+
+def _open(data: str, budget: Budget) -> Splits:
+    splits = open_data(data, "classify")
+    if budget.lengths is None:
+        return splits
+    return Splits(
+        *(Chosen(source, range(length)) for (_, source), length in zip(splits.items(), budget.lengths, strict=True))
+    )
+
+
+def _claim(out: Path, data: str, budget: Budget) -> None:
+    """Write what the experiment is, or make sure that the one in `out` is the same."""
+    path = out / "experiment.json"
+    wanted = json.loads(json.dumps({"data": data, **asdict(budget)}))
+    if not path.is_file():
+        with whole_file(path) as part:
+            part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    elif (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+        name = next(name for name in wanted if found.get(name) != wanted[name])
+        raise DataError(
+            f"{out}: holds an experiment with {name} {found.get(name)}, got {wanted[name]}; choose another folder"
+        )
+
+
+def _finished(run: Callable[[tuple[str, int]], None], runs: list[tuple[str, int]], jobs: int | None) -> Iterator[None]:
+    """Yield after each run; several at a time are processes of their own."""
+    on_gpu = torch.cuda.is_available()
+    jobs = jobs or (1 if on_gpu else os.cpu_count() or 1)
+    show = partial(track, description="runs", total=len(runs), console=Console(stderr=True))
+    if jobs == 1:
+        yield from show(map(run, runs))
+        return
+    # A forked process cannot use the threads of this one.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        futures = [pool.submit(run, one) for one in runs]
+        try:
+            for future in show(as_completed(futures)):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _run(data: str, out: Path, budget: Budget, which: tuple[str, int]) -> None:
+    """Train and judge one network; scores are written last."""
+    name, seed = which
+    kernel, folder = KERNELS[name], writable_folder(out / f"{name}_{seed}")
+    splits = _open(data, budget)
+    recipe = ClassifyRecipe(epochs=budget.epochs, seed=seed, **{**budget.recipe, **kernel.recipe})
+    with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        lightning.seed_everything(seed, verbose=False)
+        network = build(name, splits, budget)
+        task = (_Decayed if kernel.decayed else Classify)(network, len(splits.train.classes), recipe)
+        hardware, steps = Hardware(devices=1), budget.steps_per_epoch
+        fit(task, Batched(splits, recipe), folder, hardware=hardware, steps_per_epoch=steps, resume=True)
+        test = splits.items()[-1][1]
+        sources = {"clean": test, **{kind: Corrupted(test, kind) for kind in CORRUPTIONS}}
+        scores = {
+            heading: evaluate(task, Batched(Splits(test, test, source), recipe), hardware)["accuracy"].item()
+            for heading, source in sources.items()
+        }
+    with whole_file(folder / "weights.pt") as part:
+        torch.save(network.state_dict(), part)
+    with whole_file(folder / "scores.json") as part:
+        part.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+
+
+def _times(out: Path, kernels: Sequence[str], splits: Splits, budget: Budget) -> dict[str, float]:
+    """Return the milliseconds of a training step, the median over turns in which every kind has one step."""
+    path = out / "times.json"
+    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))).keys() >= {*kernels}:
+        return {str(name): float(value) for name, value in found.items()}
+    batch = next(iter(Batched(splits, ClassifyRecipe(**budget.recipe)).train_dataloader()))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images, labels = batch[0].to(device), batch[1].to(device)
+    with _one_thread():
+        steps = {name: _stepper(build(name, splits, budget).to(device), images, labels) for name in kernels}
+        turns: dict[str, list[float]] = {name: [] for name in kernels}
+        for turn in range(TURNS + 1):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if turn:  # the first one builds what later ones use
+                    turns[name].append(1000 * (time.perf_counter() - start))
+    medians = {name: statistics.median(taken) for name, taken in turns.items()}
+    with whole_file(path) as part:
+        part.write_text(json.dumps(medians, indent=2) + "\n", encoding="utf-8")
+    return medians
+
+
+def _stepper(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], float]:
+    optimizer = torch.optim.AdamW(network.parameters())
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.item()  # waits for a GPU
+
+    return step
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _contender(
+    out: Path, name: str, seeds: int, splits: Splits, budget: Budget, times: Mapping[str, float]
+) -> Contender:
+    found = [json.loads((out / f"{name}_{seed}" / "scores.json").read_text(encoding="utf-8")) for seed in range(seeds)]
+    scores = {heading: tuple(float(one[heading]) for one in found) for heading in found[0]}
+    with torch.device("meta"):
+        parameters = _size(build(name, splits, budget))
+    return Contender(KERNELS[name].title, parameters, times[name], scores)
+
+
+def _size(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
