@@ -1,6 +1,7 @@
 """`python -m benchmarks taps --json F`, `routes` or `wide` measures; `python -m benchmarks table F` prints Markdown.
 
-`python -m benchmarks dcls` measures learnable spacings and prints its tables at once.
+`python -m benchmarks dcls` measures learnable spacings, `python -m benchmarks convnext` a whole network with them; both
+print their tables at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 from atrous._errors import AtrousError
-from benchmarks import spacings, suite, table
+from benchmarks import networks, spacings, suite, table
 
 
 def main() -> int:
@@ -24,14 +25,16 @@ def main() -> int:
     wide = verbs.add_parser("wide", help="time every data type, layout and rank; print a line for each, then the cells")
     suite.add_arguments(wide, "wide")
     learned = verbs.add_parser("dcls", help="time learnable spacings beside the dcls package and dense kernels")
-    learned.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
-    learned.add_argument("--samples", type=int, default=9, metavar="N", help="of each median (default: 9)")
+    whole = verbs.add_parser("convnext", help="time training steps of ConvNeXt-T with plain and learned kernels")
+    for verb, threads in ((learned, 1), (whole, 2)):
+        verb.add_argument("--threads", type=int, default=threads, metavar="N", help=f"default: {threads}")
+        verb.add_argument("--samples", type=int, default=9, metavar="N", help="of each median (default: 9)")
     shown = verbs.add_parser("table", help="print what was measured as Markdown")
     shown.add_argument("json", type=Path, metavar="FILE")
     options = parser.parse_args()
     try:
-        if options.verb == "dcls":
-            spacings.run(options.threads, options.samples)
+        if options.verb in ("dcls", "convnext"):
+            (spacings if options.verb == "dcls" else networks).run(options.threads, options.samples)
             return 0
         results = (
             json.loads(options.json.read_text(encoding="utf-8")) if options.verb == "table" else suite.run(options)

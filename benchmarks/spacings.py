@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -134,22 +134,23 @@ class Stage:
         builds = {"ours": ours, "official": theirs}
         return {name: partial(step, build, torch.ones_like(build())) for name, build in builds.items()}
 
-    def saved(self, layer: nn.Module) -> float:
-        """Return the MiB that a training step keeps for backward, beside the image and the parameters."""
-        image = self.images[""][0].detach().requires_grad_()
-        known = {tensor.untyped_storage().data_ptr() for tensor in (image, *layer.parameters())}
-        kept: dict[int, int] = {}
 
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in known:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
+def saved(layer: nn.Module, image: torch.Tensor) -> float:
+    """Return the MiB that a training step keeps for backward, beside the image and the parameters."""
+    image = image.detach().requires_grad_()
+    known = {tensor.untyped_storage().data_ptr() for tensor in (image, *layer.parameters())}
+    kept: dict[int, int] = {}
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            output = layer(image)
-        del output
-        return sum(kept.values()) / 2**20
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = layer(image)
+    del output
+    return sum(kept.values()) / 2**20
 
 
 def better(times: Times, name: str) -> float:
@@ -248,7 +249,7 @@ def memory(samples: int) -> Iterator[list[str]]:
     for interpolation, window, elements in (("bilinear", 17, 34), ("gaussian", 23, 26)):
         for channels, extent in SHAPES:
             stage = Stage(channels, extent, interpolation, window, elements)
-            found = [text(stage.saved(layer)) for layer in (stage.ours, stage.official())]
+            found = [text(saved(layer, stage.images[""][0])) for layer in (stage.ours, stage.official())]
             yield [f"{interpolation}, {window} x {window}, {elements}", f"{channels} x {extent}", *found]
 
 
@@ -342,14 +343,19 @@ def run(threads: int, samples: int) -> None:
     """
     if find_spec("DCLS") is None:
         raise ValueError("dcls: the package to compare with is missing; the extra 'dev' has it")
+    warnings.filterwarnings("ignore", module="DCLS")
+    report(SECTIONS, threads, samples)
+
+
+def report(sections: Mapping[str, Callable[[int], Iterator[list[str]]]], threads: int, samples: int) -> None:
+    """Print sections of tables as Markdown, every line when it is known."""
     if not ALLOCATOR.items() <= os.environ.items():
         # The allocator reads its settings when a process starts.
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], os.environ | ALLOCATOR)
     torch.set_num_threads(threads)
-    warnings.filterwarnings("ignore", module="DCLS")
     facts = machine()
     print(f"{facts['processor']}, {facts.get('cores', '?')} cores, {threads} threads; torch {torch.__version__}.\n")
-    for title, section in SECTIONS.items():
+    for title, section in sections.items():
         lines = section(samples)
         heads = next(lines)
         print(f"### {title}\n\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
