@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from atrous import GeometryError
 from atrous.nn import Dcls1d
-from atrous.recipe import param_groups, repulsive_loss
-from atrous.train.callbacks import AnnealScales, ClampPositions, Repulsion
+from atrous.recipe import param_groups, repulsive_loss, share_positions
+from atrous.train.callbacks import AnnealScales, ClampPositions, RecordPositions, Repulsion
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -109,3 +109,35 @@ def test_scales_are_no_part_of_the_optimizer():
 def test_epochs_that_cannot_be():
     with pytest.raises(GeometryError, match="AnnealScales: epochs: got 0, expected above 0"):
         AnnealScales(epochs=0)
+
+
+def test_positions_are_recorded_before_and_after_every_epoch():
+    module = Delays(push=0.25)
+    torch.nn.init.zeros_(module.layer.P)
+    record = RecordPositions(module)
+    run(module, record, epochs=2, steps=3)
+    assert [found["layer"].unique().tolist() for found in record.positions] == [[0.0], [0.75], [1.5]]
+    assert record.learning_rates == [1.0, 1.0]
+    (layer,) = record.movement().layers
+    assert layer.speeds == (0.75, 0.75)
+    assert module.layer.P.unique().tolist() == [1.5]
+
+
+def test_a_checkpoint_brings_what_was_recorded():
+    first, second = Delays(push=0.25), Delays(push=0.25)
+    record = RecordPositions(first)
+    run(first, record, epochs=1)
+    again = RecordPositions(second)
+    again.load_state_dict(record.state_dict())
+    run(second, again, epochs=1)
+    assert len(record.positions) == 2
+    assert len(again.positions) == 3
+    assert torch.equal(again.positions[0]["layer"], record.positions[0]["layer"])
+
+
+def test_shared_positions_are_recorded_once():
+    network = torch.nn.Sequential(*(Dcls1d(1, 1, 3, dilated_kernel_size=9, padding="same") for _ in range(2)))
+    share_positions(network)
+    record = RecordPositions(network)
+    record.on_fit_start(None, None)
+    assert [*record.positions[0]] == ["0"]

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from atrous import DataError
 from atrous.nn.dcls import _Dcls
@@ -36,7 +37,10 @@ def test_every_kernel_has_scores_of_every_seed(found):
     written = json.loads((folder / "comparison.json").read_text())
     assert written["contenders"] == json.loads(json.dumps(result.to_dict()["contenders"]))
     assert written["versions"]["torch"] == torch.__version__
-    assert (folder / "comparison.png").stat().st_size > 10000
+    for picture in ("comparison", "fields", "movement_bilinear"):
+        with Image.open(folder / f"{picture}.png") as image:
+            assert min(image.size) > 150
+    assert not (folder / "movement_plain.png").exists()
 
 
 def test_a_second_call_goes_on(found, monkeypatch):
@@ -89,8 +93,8 @@ def test_what_decays():
     splits = PATCHES
     for kernel, decay in (("bilinear", 0.0), ("decayed", 0.05)):
         network = build(kernel, splits, LITTLE)
-        cls = experiment._Decayed if KERNELS[kernel].decayed else experiment.Classify
-        groups = cls(network, 8, ClassifyRecipe()).parameter_groups()
+        task = experiment._Watched(network, 8, ClassifyRecipe(), decayed=KERNELS[kernel].decayed)
+        groups = task.parameter_groups()
         layer = next(module for module in network.modules() if isinstance(module, _Dcls))
         (of_positions,) = (group for group in groups if any(one is layer.P for one in group["params"]))
         assert of_positions["weight_decay"] == decay

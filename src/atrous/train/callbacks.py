@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import statistics
+from typing import Any
+
 import lightning
 import torch
 
 from atrous._errors import GeometryError
+from atrous.analysis.movement import Movement, movement, snapshot
+from atrous.nn.dcls import _Dcls
 from atrous.recipe import anneal_scales, clamp_after_steps, repulsive_loss
 
 
@@ -89,3 +95,70 @@ class AnnealScales(lightning.Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Set the scales of the epoch."""
         anneal_scales(pl_module, min(1.0, trainer.current_epoch / self.epochs))
+
+
+class RecordPositions(lightning.Callback):
+    """Keep the positions of a network from before training and after every epoch, and the learning rate of each epoch.
+
+    A run that is resumed goes on with what its checkpoint has.
+
+    Args:
+        network: whose positions.
+
+    Example:
+        >>> from atrous.nn import Dcls1d
+        >>> record = RecordPositions(Dcls1d(1, 1, 1, dilated_kernel_size=5))
+        >>> trainer = lightning.Trainer(callbacks=[record], logger=False, accelerator="cpu")
+        >>> record.positions, record.learning_rates
+        ([], [])
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+        self.positions: list[dict[str, torch.Tensor]] = []
+        """For every snapshot: `P` by the name of its layer, once where layers share it."""
+        self.learning_rates: list[float] = []
+        """For every epoch: the mean over its steps of the rate of the first group."""
+        self._rates: list[float] = []
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep the first positions, unless a checkpoint has brought them."""
+        if not self.positions:
+            self._keep()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the learning rate."""
+        self._rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep positions and learning rate of the epoch."""
+        self._keep()
+        self.learning_rates.append(statistics.fmean(self._rates))
+        self._rates.clear()
+
+    def movement(self) -> Movement:
+        """Return how the elements moved; needs one epoch at least."""
+        network, snapshots = copy.deepcopy(self.network), []
+        with torch.no_grad():
+            for positions in self.positions:
+                for name, places in positions.items():
+                    network.get_parameter(f"{name}.P").copy_(places)
+                snapshots.append(snapshot(network))
+        return movement(snapshots, self.learning_rates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"positions": self.positions, "learning_rates": self.learning_rates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what a checkpoint kept."""
+        self.positions, self.learning_rates = list(state_dict["positions"]), list(state_dict["learning_rates"])
+
+    def _keep(self) -> None:
+        names: dict[torch.Tensor, str] = {}
+        for name, layer in self.network.named_modules():
+            if isinstance(layer, _Dcls):
+                names.setdefault(layer.P, name)
+        self.positions.append({name: places.detach().cpu().clone() for places, name in names.items()})

@@ -24,13 +24,15 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from atrous import plots
 from atrous._errors import DataError
 from atrous._files import whole_file, writable_folder
 from atrous.analysis.comparison import Comparison, Contender
+from atrous.analysis.effective import effective_receptive_field
 from atrous.models import ConvNeXt
 from atrous.nn.dcls import _Dcls
-from atrous.plots.comparison import comparison
 from atrous.train.build import open_data
+from atrous.train.callbacks import RecordPositions
 from atrous.train.config import ClassifyRecipe
 from atrous.train.corrupt import CORRUPTIONS, Corrupted
 from atrous.train.data.batches import Batched
@@ -39,6 +41,10 @@ from atrous.train.loop import Hardware, evaluate, fit
 from atrous.train.tasks import Classify
 
 DATA = ("fashion-mnist", "textures")
+FIELDS = ("plain", "dilated2", "dense17", "bilinear")
+"""Whose effective receptive fields are drawn."""
+SHOWN = 64
+"""Images over which these are the mean."""
 TURNS = 15
 """Steps of every variant that are timed, one of each in turn."""
 
@@ -102,7 +108,7 @@ class Budget:
     """
 
     depths: tuple[int, ...] = (2, 2, 2)
-    dims: tuple[int, ...] = (12, 24, 48)
+    dims: tuple[int, ...] = (8, 16, 32)
     epochs: int = 6
     steps_per_epoch: int = 200
     recipe: Mapping[str, Any] = field(
@@ -124,8 +130,9 @@ def run_experiment(
 
     All runs take the same steps on the same images in the same order. A network is judged, by the weights that were
     best in its validation, on the test images as they are and under each corruption of `Corrupted`. Writes into `out`:
-    `comparison.json`, `comparison.png`, `times.json`, and for each run a folder with logs, checkpoints, `scores.json`
-    and `weights.pt`. A second call goes on where the first one stopped.
+    `comparison.json`, `comparison.png` and `times.json`; of the networks of seed 0, `fields.png`, their effective
+    receptive fields, and `movement_KERNEL.png`, how their positions moved; and for each run a folder with logs,
+    checkpoints, `scores.json` and `weights.pt`. A second call goes on where the first one stopped.
 
     Args:
         data: 'fashion-mnist' or 'textures'.
@@ -169,7 +176,8 @@ def run_experiment(
         found = {"data": data, "versions": versions, **result.to_dict()}
         part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     with whole_file(out / "comparison.png") as part:
-        comparison(result).savefig(part, dpi=110)
+        plots.comparison(result).savefig(part, dpi=110)
+    _draw(out, kernels, splits, budget)
     return result
 
 
@@ -193,17 +201,37 @@ def build(kernel: str, splits: Splits, budget: Budget) -> ConvNeXt:
     return make(**options)
 
 
-class _Decayed(Classify):
-    """Classify, with positions that decay as weights do: what the recipe advises against."""
+class _Watched(Classify):
+    """Classify, and record positions; with `decayed`, they decay as weights do, which the recipe advises against."""
+
+    def __init__(self, network: ConvNeXt, num_classes: int, recipe: ClassifyRecipe, *, decayed: bool) -> None:
+        super().__init__(network, num_classes, recipe)
+        self.decayed = decayed
+        self.record = RecordPositions(network)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Return what every task has, and what records."""
+        return [*super().configure_callbacks(), self.record]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups of the recipe, but for the decay."""
-        positions = {layer.P for layer in self.network.modules() if isinstance(layer, _Dcls)}
         groups = super().parameter_groups()
+        positions = {layer.P for layer in self.network.modules() if isinstance(layer, _Dcls)}
         for group in groups:
-            if positions.intersection(group["params"]):
+            if self.decayed and positions.intersection(group["params"]):
                 group["weight_decay"] = self.recipe.weight_decay
         return groups
+
+
+class _LastMap(torch.nn.Module):
+    """The features of a network, for the reading of its field."""
+
+    def __init__(self, network: ConvNeXt) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.network.features(image)[-1]
 
 
 def _check(data: str, seeds: int, kernels: Sequence[str]) -> None:
@@ -267,7 +295,7 @@ def _run(data: str, out: Path, budget: Budget, which: tuple[str, int]) -> None:
     with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
         lightning.seed_everything(seed, verbose=False)
         network = build(name, splits, budget)
-        task = (_Decayed if kernel.decayed else Classify)(network, len(splits.train.classes), recipe)
+        task = _Watched(network, len(splits.train.classes), recipe, decayed=kernel.decayed)
         hardware, steps = Hardware(devices=1), budget.steps_per_epoch
         fit(task, Batched(splits, recipe), folder, hardware=hardware, steps_per_epoch=steps, resume=True)
         test = splits.items()[-1][1]
@@ -277,7 +305,7 @@ def _run(data: str, out: Path, budget: Budget, which: tuple[str, int]) -> None:
             for heading, source in sources.items()
         }
     with whole_file(folder / "weights.pt") as part:
-        torch.save(network.state_dict(), part)
+        torch.save({"network": network.state_dict(), "record": task.record.state_dict()}, part)
     with whole_file(folder / "scores.json") as part:
         part.write_text(json.dumps(scores) + "\n", encoding="utf-8")
 
@@ -326,6 +354,26 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _draw(out: Path, kernels: Sequence[str], splits: Splits, budget: Budget) -> None:
+    """Draw what the networks of seed 0 look at, and how their positions went there."""
+    images = torch.stack([splits.val[index][0] for index in range(min(SHOWN, len(splits.val)))])
+    fields = {}
+    for name in kernels:
+        saved = torch.load(out / f"{name}_0" / "weights.pt", weights_only=True)
+        network = build(name, splits, budget).eval()
+        network.load_state_dict(saved["network"])
+        if name in FIELDS:
+            fields[KERNELS[name].title] = effective_receptive_field(_LastMap(network), images)
+        record = RecordPositions(network)
+        record.load_state_dict(saved["record"])
+        if record.positions[0]:
+            with whole_file(out / f"movement_{name}.png") as part:
+                plots.movement(record.movement()).savefig(part, dpi=90)
+    if fields:
+        with whole_file(out / "fields.png") as part:
+            plots.effective_receptive_fields(fields).savefig(part, dpi=90)
 
 
 def _contender(
