@@ -109,7 +109,7 @@ class Budget:
 
     depths: tuple[int, ...] = (2, 2, 2)
     dims: tuple[int, ...] = (8, 16, 32)
-    epochs: int = 6
+    epochs: int = 5
     steps_per_epoch: int = 200
     recipe: Mapping[str, Any] = field(
         default_factory=lambda: {"batch_size": 64, "learning_rate": 4e-3, "drop_path": 0.0}
