@@ -58,6 +58,8 @@ def whole_numbers(*size):
         (resnet101, {}, 44_549_160),
         (resnet50_dcls, {}, 24_008_744),
         (resnet50_dcls, {"kernel_count": 6}, 25_962_536),
+        (resnet50, {"kernel": "dilated", "dilation": 3}, 25_557_032),
+        (resnet50, {"kernel": "dense7"}, 75_855_912),
     ],
 )
 def test_published_parameter_counts(build, options, count):
@@ -163,6 +165,19 @@ def test_learned_positions_with_dilations_hold_the_maps_of_stride_32(bottleneck)
     torch.testing.assert_close(dilated.features(image)[-1][..., ::4, ::4], plain.features(image)[-1])
 
 
+@pytest.mark.parametrize("options", [{"kernel": "dilated", "dilation": 3}, {"kernel": "dense7"}])
+def test_other_kernels_read_more_and_keep_the_sizes(options):
+    net = tiny(bottleneck=False, output_stride=16, **options)
+    image = torch.randn(1, 3, 65, 79, dtype=torch.float64)
+    assert [one.shape for one in net.features(image)] == [
+        one.shape for one in tiny(bottleneck=False, output_stride=16).features(image)
+    ]
+    first, last = net.layer1[0].conv1, net.layer4[0].conv2
+    size, rate = (3, 3) if options["kernel"] == "dilated" else (7, 1)
+    assert (first.kernel_size, first.dilation) == ((size, size), (rate, rate))
+    assert last.dilation == (2 * rate, 2 * rate)
+
+
 def test_learned_positions_are_shared_by_stage():
     net = tiny(bottleneck=True, kernel="dcls", dilated_kernel_size=5)
     layers = [[module for module in getattr(net, f"layer{n}").modules() if isinstance(module, Dcls2d)] for n in (1, 2)]
@@ -230,7 +245,7 @@ def test_blocks_that_cannot_be_are_named(blocks):
     [
         ({"output_stride": 4}, r"ResNet: output_stride: got 4, expected one of \(8, 16, 32\)"),
         ({"first_block": "none"}, r"ResNet: first_block: got 'none', expected one of \('previous', 'same'\)"),
-        ({"kernel": "7x7"}, r"ResNet: kernel: got '7x7', expected one of \('3x3', 'dcls'\)"),
+        ({"kernel": "7x7"}, r"ResNet: kernel: got '7x7', expected one of \('3x3', 'dilated', 'dcls', 'dense7'\)"),
         ({"share": False}, r"ResNet: share: got False, expected only options of kernel='3x3' \(it has none\)"),
     ],
 )

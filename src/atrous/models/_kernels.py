@@ -19,6 +19,12 @@ class DclsOptions(TypedDict, total=False):
     share: bool
 
 
+class KernelOptions(DclsOptions, total=False):
+    """What a network may be told about a kernel of any name."""
+
+    dilation: int
+
+
 def chosen(
     network: str, kernels: Mapping[str, Mapping[str, Any]], kernel: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:

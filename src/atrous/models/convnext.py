@@ -13,7 +13,7 @@ from typing import Any, Literal, Unpack, cast
 import torch
 
 from atrous._errors import ShapeError
-from atrous.models._kernels import DclsOptions, chosen
+from atrous.models._kernels import DclsOptions, KernelOptions, chosen
 from atrous.nn import Conv2d, Dcls2d
 from atrous.recipe import share_positions
 
@@ -32,11 +32,7 @@ _EPS = 1e-6
 _Depthwise = Callable[[int], torch.nn.Module]
 
 
-class _KernelOptions(DclsOptions, total=False):
-    dilation: int
-
-
-class _Settings(_KernelOptions, total=False):
+class _Settings(KernelOptions, total=False):
     patch: int
     drop_path: float
     kernel: Kernel
@@ -102,7 +98,7 @@ class ConvNeXt(torch.nn.Module):
         drop_path: float = 0.0,
         layer_scale: float = 1e-6,
         kernel: Kernel = "7x7",
-        **options: Unpack[_KernelOptions],
+        **options: Unpack[KernelOptions],
     ) -> None:
         super().__init__()
         _check(num_classes, in_channels, depths, dims, patch, drop_path)

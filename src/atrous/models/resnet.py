@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 import torch
 
 from atrous._errors import GeometryError, ShapeError
-from atrous.models._kernels import DclsOptions, chosen
+from atrous.models._kernels import DclsOptions, KernelOptions, chosen
 from atrous.nn import Conv2d, Dcls2d
 from atrous.recipe import share_positions
 
 OutputStride = Literal[8, 16, 32]
 FirstBlock = Literal["previous", "same"]
 Blocks = tuple[int, int, int, int]
-Kernel = Literal["3x3", "dcls"]
+Kernel = Literal["3x3", "dilated", "dcls", "dense7"]
 
 _CHANNELS = (64, 128, 256, 512)
 _STRIDES = (4, 8, 16, 32)
@@ -28,19 +28,25 @@ _STRIDES = (4, 8, 16, 32)
 
 _KERNELS: dict[str, dict[str, Any]] = {
     "3x3": {},
+    "dilated": {"dilation": 2},
     "dcls": {"kernel_count": 5, "dilated_kernel_size": 7, "interpolation": "bilinear", "share": True},
+    "dense7": {},
 }
 """Kernel -> its options and their defaults."""
 
 
-class _SpacedOptions(DclsOptions, total=False):
+class _Settings(TypedDict, total=False):
     in_channels: int
     width: float
     output_stride: OutputStride
     first_block: FirstBlock
 
 
-class _Options(_SpacedOptions, total=False):
+class _SpacedOptions(_Settings, DclsOptions, total=False):
+    """Of a network that has learned positions."""
+
+
+class _Options(_Settings, KernelOptions, total=False):
     kernel: Kernel
 
 
@@ -60,7 +66,9 @@ class ResNet(torch.nn.Module):
         output_stride: S, 8, 16 or 32.
         first_block: dilation of the convolution whose stride is gone: 'previous', that of the stage before; 'same',
             that of its own stage, so trained weights then read more of the image than they did.
-        kernel: '3x3', or 'dcls', `atrous.nn.Dcls2d` in the place of every 3x3 convolution, at its stride and dilation.
+        kernel: what stands in the place of every 3x3 convolution, at its stride and dilation: '3x3'; 'dilated', 3x3
+            with holes; 'dcls', `atrous.nn.Dcls2d`; 'dense7', 7x7.
+        dilation: of 'dilated' alone, by default 2; times that of the output stride.
         kernel_count: of 'dcls' alone, elements of a kernel for each pair of channels, by default 5.
         dilated_kernel_size: of 'dcls' alone, pixels of its window per axis, by default 7.
         interpolation: of 'dcls' alone, by default 'bilinear'.
@@ -98,7 +106,7 @@ class ResNet(torch.nn.Module):
         output_stride: OutputStride = 32,
         first_block: FirstBlock = "previous",
         kernel: Kernel = "3x3",
-        **options: Unpack[DclsOptions],
+        **options: Unpack[KernelOptions],
     ) -> None:
         _check(num_classes, blocks, in_channels, width, output_stride, first_block)
         super().__init__()
@@ -276,10 +284,10 @@ class _Block(torch.nn.Module):
         first, then = dilations
         after = 4 * inner if bottleneck else inner
         if bottleneck:
-            around = look(inner, inner, stride=stride, dilation=first)
+            around = look(inner, inner, stride=stride, gap=first)
             layers = [Conv2d(before, inner, 1, bias=False), around, Conv2d(inner, after, 1, bias=False)]
         else:
-            layers = [look(before, inner, stride=stride, dilation=first), look(inner, inner, dilation=then)]
+            layers = [look(before, inner, stride=stride, gap=first), look(inner, inner, gap=then)]
         self.convolutions = len(layers)
         for number, layer in enumerate(layers, start=1):
             self.add_module(f"conv{number}", layer)
@@ -300,11 +308,17 @@ class _Block(torch.nn.Module):
         return cast(torch.Tensor, self.relu(output + self.downsample(input)))
 
 
-def _look(kernel: Kernel, before: int, after: int, *, dilation: int = 1, **options: Any) -> torch.nn.Module:
-    """Return a convolution that looks around; maps keep their sizes, but for its stride."""
+def _look(
+    kernel: Kernel, before: int, after: int, *, gap: int, stride: int = 1, dilation: int = 1, **options: Any
+) -> torch.nn.Module:
+    """Return a convolution that looks around; maps keep their sizes, but for its stride.
+
+    `gap` is the dilation that the output stride asks for, `dilation` that of the kernel.
+    """
     if kernel == "dcls":
-        return Dcls2d(before, after, padding="same", dilation=dilation, bias=False, **options)
-    return Conv2d(before, after, 3, padding=dilation, dilation=dilation, bias=False, **options)
+        return Dcls2d(before, after, stride=stride, padding="same", dilation=gap, bias=False, **options)
+    size, gap = 7 if kernel == "dense7" else 3, gap * dilation
+    return Conv2d(before, after, size, stride, gap * (size // 2), gap, bias=False)
 
 
 def _check(
