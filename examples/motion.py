@@ -200,7 +200,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Outcomes:
     """All trainings; prints as a table with means over seeds and standard deviations."""
 
     steps: int
@@ -264,7 +264,7 @@ def learned_frames(net: nn.Module) -> tuple[float, ...]:
     return tuple(place for layer in layers for place in layer.P[-1].flatten().tolist())
 
 
-def compare(seeds: int, steps: int, tests: int, console: Console) -> Iterator[Comparison]:
+def compare(seeds: int, steps: int, tests: int, console: Console) -> Iterator[Outcomes]:
     """Train every variant with every seed, and yield what stands after each seed."""
     runs: list[Run] = []
     clips, labels = batch("test", 0, 0, tests)
@@ -277,15 +277,15 @@ def compare(seeds: int, steps: int, tests: int, console: Console) -> Iterator[Co
                 accuracy, by_speed = evaluate(net, clips, labels)
                 runs.append(Run(variant, seed, parameters, accuracy, by_speed, seconds, learned_frames(net)))
                 progress.console.print(f"seed {seed}, {variant}: accuracy {accuracy:.3f}", highlight=False)
-            yield Comparison(steps, tuple(runs))
+            yield Outcomes(steps, tuple(runs))
 
 
-def draw(comparison: Comparison) -> Figure:
+def draw(outcomes: Outcomes) -> Figure:
     """Draw the accuracy of every variant, with a dot for each seed, that by speed, and where elements lie in time."""
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     total, speeds, places = figure.subplots(1, 3, width_ratios=(1, 1.3, 1.2))
     for position, (variant, colour) in enumerate(zip(VARIANTS, COLOURS, strict=True)):
-        runs = comparison.of(variant)
+        runs = outcomes.of(variant)
         scores = [run.accuracy for run in runs]
         total.bar(position, statistics.mean(scores), color=colour)
         total.plot([position] * len(scores), scores, "ok", markersize=4)
@@ -310,17 +310,17 @@ def draw(comparison: Comparison) -> Figure:
 
 def main() -> None:
     """Print the table, and write it as JSON and as a picture."""
-    parser = argparse.ArgumentParser(description="tell the motion of clips by four layers in space and time")
+    parser = argparse.ArgumentParser(description="tell the motion of clips by several layers in space and time")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of every variant (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="of every training (default: %(default)s)")
     parser.add_argument("--tests", type=int, default=TEST_CLIPS, help="test clips (default: %(default)s)")
     parser.add_argument("--out", metavar="NAME", default="motion", help="writes NAME.json and NAME.png")
     options = parser.parse_args()
-    for comparison in compare(options.seeds, options.steps, options.tests, Console(stderr=True)):
+    for outcomes in compare(options.seeds, options.steps, options.tests, Console(stderr=True)):
         # After every seed, so that an end before time loses only the last.
-        Path(f"{options.out}.json").write_text(json.dumps(comparison.to_dict(), indent=1) + "\n", encoding="utf-8")
-        draw(comparison).savefig(f"{options.out}.png", dpi=110)
-    print(comparison)
+        Path(f"{options.out}.json").write_text(json.dumps(outcomes.to_dict(), indent=1) + "\n", encoding="utf-8")
+        draw(outcomes).savefig(f"{options.out}.png", dpi=110)
+    print(outcomes)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_plain_data_is_json():
     }
 
 
-@pytest.mark.parametrize("contenders", [(), (make(clean=(1.0,)), make(noise=(1.0,)))])
+@pytest.mark.parametrize("contenders", [(), (make(),), (make(clean=(1.0,)), make(noise=(1.0,)))])
 def test_what_cannot_be_compared(contenders):
     with pytest.raises(ShapeError, match="got contenders without scores under the same headings, expected one or more"):
         Comparison(contenders)

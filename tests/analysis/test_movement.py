@@ -94,7 +94,14 @@ def test_the_correlation_follows_the_learning_rate():
 
 
 @pytest.mark.parametrize(
-    ("places", "rates"), [([0, 1, 3], None), ([0, 1, 3], [0.1, 0.1]), ([0, 1, 2], [0.1, 0.2]), ([0, 1], [0.1])]
+    ("places", "rates"),
+    [
+        ([0, 1, 3], None),
+        ([0, 1, 3], [0.1, 0.1]),
+        ([0, 1, 2], [0.1, 0.2]),
+        ([0, 1], [0.1]),
+        ([0, 1, 3], [1e-200, 2e-200]),
+    ],
 )
 def test_what_is_constant_has_no_correlation(places, rates):
     assert movement(trail(places), rates).layers[0].correlation is None

@@ -292,3 +292,12 @@ def test_an_error_leaves_the_model_as_it_was(options, message):
 def test_what_is_no_module_is_refused():
     with pytest.raises(UnsupportedModule, match=r"replace_depthwise: got a Tensor, expected a torch.nn.Module"):
         replace_depthwise(X)
+
+
+def test_tied_weights_stay_tied():
+    model = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 3, padding=1, groups=4) for _ in range(3)))
+    model[1].weight = model[0].weight
+    report = replace_depthwise(model, init="keep")
+    assert [row.name for row in report.changed] == ["2"]
+    assert {row.reason for row in report.kept} == {"another module has the same weight, and the two would come apart"}
+    assert model[0].weight is model[1].weight

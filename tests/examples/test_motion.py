@@ -120,7 +120,7 @@ def test_the_table_has_means_and_spreads(script):
         script["Run"]("dilated", seed, 10, accuracy, (0.1, 0.2, 0.3), 0.5, ())
         for seed, accuracy in enumerate((0.4, 0.6))
     )
-    head, row = str(script["Comparison"](7, runs)).splitlines()
+    head, row = str(script["Outcomes"](7, runs)).splitlines()
     assert head.split()[:4] == ["layer", "parameters", "accuracy", "+-"]
     assert row.split() == ["dilated", "10", "0.500", "0.141", "0.100", "0.200", "0.300", "0.500"]
 

@@ -258,3 +258,14 @@ def test_options_that_cannot_be_are_named(values, message):
 def test_another_image_is_named(shape):
     with pytest.raises(ShapeError, match=r"ResNet: got an image of shape .*, expected \(B, 3, H, W\)"):
         resnet18(2, width=1 / 64)(torch.zeros(shape))
+
+
+def test_layers_go_from_image_to_scores():
+    net = tiny(bottleneck=False)
+    layers = net.layers()
+    assert layers[0] == [net.conv1, net.bn1]
+    assert layers[1] == [net.layer1[0]]
+    assert layers[-2] == [net.layer4[-1]]
+    assert layers[-1] == [net.fc]
+    counted = [parameter for modules in layers for module in modules for parameter in module.parameters()]
+    assert len(counted) == len({*counted}) == len([*net.parameters()])

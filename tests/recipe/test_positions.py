@@ -202,3 +202,12 @@ def test_without_a_layer_of_learned_spacings_nothing_happens():
     reset_positions(model)
     with round_positions(model):
         assert torch.equal(model.weight, before)
+
+
+def test_scales_follow_a_model_that_moves_while_it_is_rounded():
+    layer = Dcls1d(1, 1, 2, dilated_kernel_size=9, interpolation="gaussian")
+    scales = layer.SIG
+    with round_positions(layer):
+        layer.double()
+    assert layer.SIG is scales
+    assert layer.SIG.dtype == layer.P.dtype == torch.float64

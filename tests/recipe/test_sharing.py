@@ -1,8 +1,10 @@
 """One parameter for several layers: what shares, what is saved, and what loads."""
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -267,3 +269,24 @@ def test_compiled_and_exported():
 def test_one_dimension():
     model = torch.nn.Sequential(layer(2, Dcls1d), layer(2, Dcls1d))
     assert share_positions(model) == (("0", "1"),)
+
+
+def test_parameters_that_are_parts_of_one_vector_are_all_saved():
+    model = torch.nn.Sequential(*(Dcls2d(n, n, 3, dilated_kernel_size=7, groups=n) for n in (4, 4, 8, 8)))
+    share_positions(model)
+    before = [*model.state_dict()]
+    vector = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    torch.nn.utils.vector_to_parameters(vector, model.parameters())
+    assert [*model.state_dict()] == before
+    assert [name for name in before if name.endswith("P")] == ["0.P", "2.P"]
+
+
+def test_a_load_keeps_nothing_of_what_was_there():
+    model = torch.nn.Sequential(*(Dcls2d(4, 4, 3, dilated_kernel_size=7, groups=4) for _ in range(3)))
+    share_positions(model)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    was = weakref.ref(model[0].P)
+    model.load_state_dict(state, assign=True)
+    gc.collect()
+    assert was() is None
+    assert model[0].P is model[2].P

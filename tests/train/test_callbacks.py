@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from atrous import GeometryError
+from atrous import GeometryError, UnsupportedModule
 from atrous.nn import Dcls1d
 from atrous.recipe import param_groups, repulsive_loss, share_positions
 from atrous.train.callbacks import AnnealScales, ClampPositions, RecordPositions, Repulsion
@@ -141,3 +141,13 @@ def test_shared_positions_are_recorded_once():
     record = RecordPositions(network)
     record.on_fit_start(None, None)
     assert [*record.positions[0]] == ["0"]
+
+
+def test_repulsion_wants_something_to_part():
+    class Plain(Delays):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv1d(1, 1, 3)
+
+    with pytest.raises(UnsupportedModule, match="repulsive_loss: got Plain without a layer of learned spacings"):
+        run(Plain(), Repulsion())

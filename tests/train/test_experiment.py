@@ -1,5 +1,9 @@
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +15,11 @@ from atrous.train import experiment
 from atrous.train.config import ClassifyRecipe
 from atrous.train.data.patches import TexturePatches
 from atrous.train.data.source import Splits
-from atrous.train.experiment import KERNELS, Budget, build, run_experiment
+from atrous.train.experiment import run_experiment
+from atrous.train.kernels import KERNELS, Budget, build
 
 LITTLE = Budget(depths=(2, 1), dims=(4, 8), epochs=1, steps_per_epoch=2, recipe={"batch_size": 8}, lengths=(32, 8, 16))
 PATCHES = Splits(*(TexturePatches(split, 8) for split in ("train", "val", "test")))
-
-
-def size(network):
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -74,21 +75,6 @@ def test_another_experiment_is_not_mixed_in(found):
         run_experiment("textures", folder, budget=other)
 
 
-@pytest.mark.parametrize("kernel", [*KERNELS])
-def test_networks_of_learned_spacings_cost_no_more_parameters(kernel):
-    budget = Budget()
-    plain, network = size(build("plain", PATCHES, budget)), build(kernel, PATCHES, budget)
-    if kernel in ("plain", "dilated2", "dilated3"):
-        assert size(network) == plain
-    elif kernel == "dense17":
-        assert size(network) == plain + 2 * (17**2 - 7**2) * sum(budget.dims)
-    else:
-        layer = next(module for module in network.modules() if isinstance(module, _Dcls))
-        shared = 1 if KERNELS[kernel].network.get("share", True) else 2
-        each = sum(budget.dims) * (2 + 2 * shared * (1 if layer.SIG is None else 2))
-        assert plain - each < size(network) <= plain
-
-
 def test_what_decays():
     splits = PATCHES
     for kernel, decay in (("bilinear", 0.0), ("decayed", 0.05)):
@@ -101,6 +87,53 @@ def test_what_decays():
         assert of_positions["lr"] == pytest.approx(5 * ClassifyRecipe().learning_rate)
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "comparison.json").write_text("mine")
+    with pytest.raises(DataError, match="holds something else than an experiment, expected an empty folder"):
+        run_experiment("textures", tmp_path, budget=LITTLE)
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison.json"]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "experiment.json").write_text('{"data": ')
+    with pytest.raises(DataError, match=r"experiment.json: cannot be read as JSON \(.*\); choose another folder"):
+        run_experiment("textures", tmp_path, budget=LITTLE)
+
+
+def test_a_new_kernel_is_timed_beside_the_others(found, monkeypatch):
+    folder, _ = found
+    timed = []
+    monkeypatch.setattr(experiment, "build", lambda name, *rest: timed.append(name) or build(name, *rest))
+    times = experiment._times(folder, ["gaussian"], PATCHES, LITTLE)
+    assert timed == [*times] == ["plain", "bilinear", "gaussian"]
+    again = experiment._times(folder, ["plain"], PATCHES, LITTLE)
+    assert again == times
+    monkeypatch.setattr(experiment, "_processor", lambda: "another")
+    assert [*experiment._times(folder, ["plain"], PATCHES, LITTLE)] == ["plain"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_end_with_the_one_that_made_them(tmp_path):
+    code = (
+        "from concurrent.futures import ProcessPoolExecutor; from multiprocessing import get_context; import os, time\n"
+        "from atrous.train.experiment import _begin\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, get_context('spawn'), _begin)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 600); time.sleep(600)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    process = subprocess.Popen([sys.executable, tmp_path / "main.py"], stdout=subprocess.PIPE, text=True)
+    worker = Path("/proc", process.stdout.readline().strip())
+    assert worker.is_dir()
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 60
+    while worker.is_dir() and "State:\tZ" not in (worker / "status").read_text() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not worker.is_dir() or "State:\tZ" in (worker / "status").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
@@ -108,6 +141,8 @@ def test_what_decays():
         (("textures",), {"seeds": 0}, r"seeds: got 0, expected at least 1"),
         (("textures",), {"kernels": ["square"]}, r"kernels: got 'square', expected some of plain, dilated2"),
         (("textures",), {"kernels": []}, r"kernels: got none, expected some of plain"),
+        (("textures",), {"kernels": ["plain", "plain"]}, r"kernels: got plain, plain, expected each of them once"),
+        (("textures",), {"jobs": 0}, r"jobs: got 0, expected at least 1"),
     ],
 )
 def test_what_cannot_be(tmp_path, arguments, options, message):

@@ -69,7 +69,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         """Make sure that there is something to compare."""
-        if len({tuple(one.scores) for one in self.contenders}) != 1:
+        headings = {tuple(one.scores) for one in self.contenders}
+        if len(headings) != 1 or not all(headings):
             raise ShapeError("Comparison: got contenders without scores under the same headings, expected one or more")
 
     @property

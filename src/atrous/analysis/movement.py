@@ -230,9 +230,10 @@ def _distance(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
 
 
 def _correlation(speeds: tuple[float, ...], rates: tuple[float, ...]) -> float | None:
-    if len(set(speeds)) == 1 or len(set(rates)) == 1:
+    try:
+        return statistics.correlation(speeds, rates)
+    except statistics.StatisticsError:  # one of them is constant, or they are fewer than two
         return None
-    return statistics.correlation(speeds, rates)
 
 
 def _plain(layer: LayerMovement) -> dict[str, Any]:

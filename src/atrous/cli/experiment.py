@@ -9,7 +9,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `atrous experiment`."""
-    from atrous.train.experiment import DATA, KERNELS
+    from atrous.train.experiment import DATA
+    from atrous.train.kernels import KERNELS
 
     parser.add_argument("--data", required=True, choices=DATA, help="images to classify")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="for results; goes on with its runs")

@@ -7,6 +7,7 @@ P elements, N axes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -97,8 +98,9 @@ def replace_depthwise(
     kernel_count = _check(kernel_count, interpolation, share, init)
     swaps: dict[str, _Swap] = {}
     changed, kept = [], []
+    tied = _tied(model)
     for name, module in convolutions(model):
-        what, reason = describe(module), _refusal(module)
+        what, reason = describe(module), _refusal(module, tied)
         if reason is not None:
             kept.append(Row(name, what, reason))
             continue
@@ -133,7 +135,13 @@ def _check(kernel_count: int | None, interpolation: str, share: object, init: st
     return None if kernel_count is None else integers("replace_depthwise: kernel_count", kernel_count, 1, 1)[0]
 
 
-def _refusal(module: Any) -> str | None:
+def _tied(model: torch.nn.Module) -> set[torch.Tensor]:
+    """Return the parameters that several modules have."""
+    counts = Counter(one for module in model.modules() for one in module._parameters.values() if one is not None)
+    return {parameter for parameter, count in counts.items() if count > 1}
+
+
+def _refusal(module: Any, tied: set[torch.Tensor]) -> str | None:
     """Return why a convolution stays, or None."""
     if getattr(module, "transposed", False):
         return "it is transposed"
@@ -145,6 +153,8 @@ def _refusal(module: Any) -> str | None:
         return "it has one tap"
     if not {"weight", "bias"} <= module._parameters.keys():
         return "a parametrization or a hook computes its weight or bias; remove that first"
+    if module.weight in tied:
+        return "another module has the same weight, and the two would come apart"
     if not module.weight.is_floating_point():
         return f"its weight is {module.weight.dtype}"
     return None

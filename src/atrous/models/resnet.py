@@ -160,6 +160,12 @@ class ResNet(torch.nn.Module):
             maps.append(self.get_submodule(f"layer{number}")(maps[-1]))
         return tuple(maps[1:])
 
+    def layers(self) -> list[list[torch.nn.Module]]:
+        """Return the layers from image to scores: the first convolution, one for each block, the classifier."""
+        stages = (self.get_submodule(f"layer{number}") for number in range(1, len(_STRIDES) + 1))
+        blocks = [[block] for stage in stages for block in stage.children()]
+        return [[self.conv1, self.bn1], *blocks, [self.fc]]
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return class scores (B, C) of an image (B, A, H, W)."""
         return cast(torch.Tensor, self.fc(self.avgpool(self.features(image)[-1]).flatten(1)))

@@ -51,7 +51,8 @@ class UPerNet(torch.nn.Module):
             raise ShapeError(
                 f"UPerNet: got num_classes={num_classes}, channels={channels}, expected at least 1 and at least 2"
             )
-        if not hasattr(backbone, "features") or not isinstance(widths := getattr(backbone, "channels", None), tuple):
+        widths = getattr(backbone, "channels", None)
+        if not hasattr(backbone, "features") or not isinstance(widths, tuple) or not widths:
             raise ShapeError(
                 f"UPerNet: backbone: got {type(backbone).__name__}, expected a network with `features(image)` and a "
                 "tuple `channels`, such as ConvNeXt or ResNet"
@@ -79,10 +80,10 @@ class UPerNet(torch.nn.Module):
         return _resized(self.classify(fused), image)
 
     def layers(self) -> list[list[torch.nn.Module]]:
-        """Return the layers from image to scores: those of the backbone, and all others as the last."""
+        """Return the layers from image to scores: those of the backbone, without its classifier, and the head."""
         own = getattr(self.backbone, "layers", None)
         head = [module for module in self.children() if module is not self.backbone]
-        return [*([[self.backbone]] if own is None else own()), head]
+        return [*([[self.backbone]] if own is None else own()[:-1]), head]
 
 
 def _convolution(before: int, after: int, kernel_size: int) -> torch.nn.Sequential:

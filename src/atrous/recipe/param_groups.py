@@ -22,7 +22,8 @@ def param_groups(
 
     Parameters of fewer than two axes (biases, norms, layer scales) do not decay, nor do positions and scales of learned
     spacings: decay would pull every element to the centre. Layer i of n learns at lr layer_decay^(n - 1 - i): the
-    nearer to the image, the slower; positions and scales at position_lr_scale times that.
+    nearer to the image, the slower; positions and scales at position_lr_scale times that. What several layers share
+    learns with the last of them.
 
     Args:
         model: its `layers()`, if it has them, are lists of modules from image to scores; else each child is a layer.

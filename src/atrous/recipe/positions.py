@@ -171,6 +171,7 @@ class RoundedPositions:
             for position, before in self._positions.items():
                 position.copy_(before)
         for layer, interpolation, scales in self._scaled:
+            scales.data = scales.data.to(layer.P)  # the model may have moved meanwhile
             layer.interpolation, layer.SIG = interpolation, scales
         self._positions, self._scaled = {}, []
 

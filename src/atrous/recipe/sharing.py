@@ -23,8 +23,11 @@ class _Load:
     first: dict[torch.Tensor, tuple[_Dcls, str]]
     """By each parameter before the load: the layer that has loaded it, and the name of its entry."""
 
+    def __init__(self, layers: int) -> None:
+        self.layers = self.left = layers
+
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # a copy of one layer does not bring the others along
+        return {"layers": self.layers, "left": self.layers}  # a copy of one layer does not bring the others along
 
 
 def share_positions(model: torch.nn.Module, by: str | Callable[[str], Any] = "stage") -> tuple[tuple[str, ...], ...]:
@@ -97,7 +100,7 @@ def _check(group: list[tuple[str, _Dcls]]) -> None:
 
 
 def _share(layers: list[_Dcls]) -> None:
-    load = _Load()
+    load = _Load(len(layers))
     for layer in layers:
         for name in _NAMES:
             setattr(layer, name, getattr(layers[0], name))
@@ -114,10 +117,10 @@ def _save_once(layer: torch.nn.Module, state: dict[str, Any], prefix: str, metad
             del state[prefix + name]
 
 
-def _memory(tensor: torch.Tensor) -> int:
-    # The name of the memory, not its address: tensors of the device meta have none.
-    name: int = tensor.untyped_storage()._cdata
-    return name
+def _memory(tensor: torch.Tensor) -> tuple[Any, ...]:
+    # The name of the memory, not its address: tensors of the device meta have none. Parameters that are parts of one
+    # long vector have one memory and different places in it.
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def _load_once(
@@ -133,7 +136,7 @@ def _load_once(
 ) -> None:
     """Put in what the first layer of those that share has loaded."""
     if load.errors is not errors:
-        load.errors, load.first = errors, {}
+        load.errors, load.first, load.left = errors, {}, load.layers
     for name in _NAMES:
         parameter, key = getattr(layer, name), prefix + name
         if parameter in load.first:
@@ -148,6 +151,9 @@ def _load_once(
             state[key] = loaded
         elif parameter is not None and key in state:
             load.first[parameter] = layer, key
+    load.left -= 1
+    if not load.left:
+        load.errors, load.first = None, {}  # or the parameters before the load would live on
 
 
 def _equal(given: torch.Tensor, loaded: torch.Tensor) -> bool:

@@ -24,7 +24,8 @@ from atrous.train.data import (  # noqa: E402
     standardise,
 )
 from atrous.train.demo import Settings, run_demo  # noqa: E402
-from atrous.train.experiment import Budget, run_experiment  # noqa: E402
+from atrous.train.experiment import run_experiment  # noqa: E402
+from atrous.train.kernels import Budget  # noqa: E402
 from atrous.train.loop import Hardware, History, evaluate, fit  # noqa: E402
 from atrous.train.predict import predict_files  # noqa: E402
 from atrous.train.run import judge, train  # noqa: E402

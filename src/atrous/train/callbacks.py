@@ -40,6 +40,9 @@ class Repulsion(lightning.Callback):
     Args:
         after_epoch: the last epoch without it; the first epoch is 0.
 
+    Raises:
+        UnsupportedModule: at the start, a module without a layer of learned spacings.
+
     Source: Khalfaoui-Hassani, Pellegrini and Masquelier, Dilated convolution with learnable spacings, ICLR 2023.
 
     Example:
@@ -48,6 +51,11 @@ class Repulsion(lightning.Callback):
 
     def __init__(self, after_epoch: int = 20) -> None:
         self.after_epoch = after_epoch
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Find out now, not after so many epochs, whether there is something to part."""
+        with torch.no_grad():
+            repulsive_loss(pl_module)
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer

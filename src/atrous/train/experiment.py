@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from atrous.train.config import ClassifyRecipe
 from atrous.train.corrupt import CORRUPTIONS, Corrupted
 from atrous.train.data.batches import Batched
 from atrous.train.data.source import Chosen, Splits
+from atrous.train.kernels import KERNELS, Budget, build, size
 from atrous.train.loop import Hardware, evaluate, fit
 from atrous.train.tasks import Classify
 
@@ -47,74 +51,6 @@ SHOWN = 64
 """Images over which these are the mean."""
 TURNS = 15
 """Steps of every variant that are timed, one of each in turn."""
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One way to look around: what differs from a ConvNeXt with 7x7 kernels.
-
-    Args:
-        title: its name for readers.
-        network: options of `ConvNeXt`; a 'kernel_count' of None takes as many elements as cost no parameter more.
-        recipe: settings of `ClassifyRecipe`.
-        decayed: whether positions decay as weights do.
-
-    Example:
-        >>> KERNELS["dense17"].network
-        {'kernel': 'dense17'}
-    """
-
-    title: str
-    network: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    decayed: bool = False
-
-
-def _dcls(title: str, recipe: Mapping[str, Any] | None = None, *, decayed: bool = False, **network: Any) -> Kernel:
-    return Kernel(title, {"kernel": "dcls", "kernel_count": None, **network}, recipe or {}, decayed)
-
-
-KERNELS: dict[str, Kernel] = {
-    "plain": Kernel("plain 7x7"),
-    "dilated2": Kernel("dilated 7x7, dilation 2", {"kernel": "dilated", "dilation": 2}),
-    "dilated3": Kernel("dilated 7x7, dilation 3", {"kernel": "dilated", "dilation": 3}),
-    "dense17": Kernel("dense 17x17", {"kernel": "dense17"}),
-    "bilinear": _dcls("DCLS bilinear"),
-    "triangle": _dcls("DCLS triangle", interpolation="triangle"),
-    "gaussian": _dcls("DCLS gaussian", interpolation="gaussian"),
-    "bicubic": _dcls("DCLS bicubic", interpolation="bicubic"),
-    "unshared": _dcls("DCLS, positions not shared", share=False),
-    "decayed": _dcls("DCLS, positions decay", decayed=True),
-    "unscaled": _dcls("DCLS, positions' lr x1", {"position_lr_scale": 1.0}),
-}
-"""Name -> what is compared; those with learned spacings are bilinear, shared by stage, at five times the rate."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much the experiment does; the defaults are the published one, tests take less.
-
-    Args:
-        depths: blocks of every stage.
-        dims: channels of every stage.
-        epochs: of a run, after each of which it is validated.
-        steps_per_epoch: of a run.
-        recipe: settings of `ClassifyRecipe` for all runs.
-        lengths: images of 'train', 'val' and 'test' to take at most; None takes all.
-
-    Example:
-        >>> Budget(epochs=2).recipe["batch_size"]
-        64
-    """
-
-    depths: tuple[int, ...] = (2, 2, 2)
-    dims: tuple[int, ...] = (8, 16, 32)
-    epochs: int = 5
-    steps_per_epoch: int = 200
-    recipe: Mapping[str, Any] = field(
-        default_factory=lambda: {"batch_size": 64, "learning_rate": 4e-3, "drop_path": 0.0}
-    )
-    lengths: tuple[int, int, int] | None = None
 
 
 def run_experiment(
@@ -146,7 +82,8 @@ def run_experiment(
         What each kind of kernel reached.
 
     Raises:
-        DataError: unknown data or kernel, no seed, a folder that cannot be written or holds another experiment.
+        DataError: unknown data or kernel, or one named twice, no seed, no job, or a folder that cannot be written or
+            holds another experiment or anything else.
 
     Source: the comparison of Khalfaoui-Hassani, Pellegrini and Masquelier 2023, section 4, in small.
 
@@ -157,7 +94,7 @@ def run_experiment(
         atrous._errors.DataError: experiment: data: got 'mnist', expected one of ('fashion-mnist', 'textures')
     """
     budget = budget or Budget()
-    _check(data, seeds, kernels)
+    _check(data, seeds, kernels, jobs)
     splits = _open(data, budget)
     out = writable_folder(out)
     _claim(out, data, budget)
@@ -171,34 +108,11 @@ def run_experiment(
         pass
     times = _times(out, kernels, splits, budget)
     result = Comparison(tuple(_contender(out, name, seeds, splits, budget, times) for name in kernels))
-    with whole_file(out / "comparison.json") as part:
-        versions = {name: version(name) for name in ("atrous", "torch", "numpy", "lightning")}
-        found = {"data": data, "versions": versions, **result.to_dict()}
-        part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    _write(out / "comparison.json", {"data": data, "versions": _versions(), **result.to_dict()})
     with whole_file(out / "comparison.png") as part:
         plots.comparison(result).savefig(part, dpi=110)
     _draw(out, kernels, splits, budget)
     return result
-
-
-def build(kernel: str, splits: Splits, budget: Budget) -> ConvNeXt:
-    """Return the network of a kind of kernel.
-
-    Example:
-        >>> from atrous.train.data.patches import TexturePatches
-        >>> patches = TexturePatches("val", 1)
-        >>> net = build("bilinear", Splits(patches, patches), Budget())
-        >>> net.stages[0].blocks[0].conv_dw.kernel_count
-        24
-    """
-    options = dict(KERNELS[kernel].network)
-    make = partial(ConvNeXt, len(splits.train.classes), splits.train.channels, budget.depths, budget.dims, patch=1)
-    if "kernel_count" in options:
-        with torch.device("meta"):
-            most = _size(make())
-            fitting = (n for n in range(49, 0, -1) if _size(make(**options | {"kernel_count": n})) <= most)
-            options["kernel_count"] = next(fitting, 1)
-    return make(**options)
 
 
 class _Watched(Classify):
@@ -234,15 +148,19 @@ class _LastMap(torch.nn.Module):
         return self.network.features(image)[-1]
 
 
-def _check(data: str, seeds: int, kernels: Sequence[str]) -> None:
+def _check(data: str, seeds: int, kernels: Sequence[str], jobs: int | None) -> None:
     if data not in DATA:
         raise DataError(f"experiment: data: got {data!r}, expected one of {DATA}")
     if seeds < 1:
         raise DataError(f"experiment: seeds: got {seeds}, expected at least 1")
+    if jobs is not None and jobs < 1:
+        raise DataError(f"experiment: jobs: got {jobs}, expected at least 1")
     unknown = [name for name in kernels if name not in KERNELS]
     if unknown or not kernels:
         got = repr(unknown[0]) if unknown else "none"
         raise DataError(f"experiment: kernels: got {got}, expected some of {', '.join(KERNELS)}")
+    if len({*kernels}) < len(kernels):
+        raise DataError(f"experiment: kernels: got {', '.join(kernels)}, expected each of them once")
 
 
 def _open(data: str, budget: Budget) -> Splits:
@@ -259,31 +177,61 @@ def _claim(out: Path, data: str, budget: Budget) -> None:
     path = out / "experiment.json"
     wanted = json.loads(json.dumps({"data": data, **asdict(budget)}))
     if not path.is_file():
-        with whole_file(path) as part:
-            part.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    elif (found := json.loads(path.read_text(encoding="utf-8"))) != wanted:
-        name = next(name for name in wanted if found.get(name) != wanted[name])
+        if any(out.iterdir()):
+            raise DataError(f"{out}: holds something else than an experiment, expected an empty folder; choose another")
+        _write(path, wanted)
+        return
+    found = _read(path)
+    if found != wanted:
+        name = next((name for name in wanted if found.get(name) != wanted[name]), "more")
         raise DataError(
-            f"{out}: holds an experiment with {name} {found.get(name)}, got {wanted[name]}; choose another folder"
+            f"{out}: holds an experiment with {name} {found.get(name)}, got {wanted.get(name)}; choose another folder"
         )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); choose another folder") from error
+    return dict(found)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _finished(run: Callable[[tuple[str, int]], None], runs: list[tuple[str, int]], jobs: int | None) -> Iterator[None]:
     """Yield after each run; several at a time are processes of their own."""
     on_gpu = torch.cuda.is_available()
-    jobs = jobs or (1 if on_gpu else os.cpu_count() or 1)
+    if jobs is None:
+        jobs = 1 if on_gpu else os.cpu_count() or 1
     show = partial(track, description="runs", total=len(runs), console=Console(stderr=True))
     if jobs == 1:
         yield from show(map(run, runs))
         return
     # A forked process cannot use the threads of this one.
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin) as pool:
         futures = [pool.submit(run, one) for one in runs]
         try:
             for future in show(as_completed(futures)):
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Give a process one thread, and end it with the one that made it, lest two work on one run later."""
+    torch.set_num_threads(1)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _run(data: str, out: Path, budget: Budget, which: tuple[str, int]) -> None:
@@ -306,17 +254,23 @@ def _run(data: str, out: Path, budget: Budget, which: tuple[str, int]) -> None:
         }
     with whole_file(folder / "weights.pt") as part:
         torch.save({"network": network.state_dict(), "record": task.record.state_dict()}, part)
-    with whole_file(folder / "scores.json") as part:
-        part.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    _write(folder / "scores.json", scores)
 
 
 def _times(out: Path, kernels: Sequence[str], splits: Splits, budget: Budget) -> dict[str, float]:
-    """Return the milliseconds of a training step, the median over turns in which every kind has one step."""
+    """Return the milliseconds of a training step, the median over turns in which every kind has one step.
+
+    What was measured before, here and with the same versions, is measured again where a kind is new: turns compare.
+    """
     path = out / "times.json"
-    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))).keys() >= {*kernels}:
-        return {str(name): float(value) for name, value in found.items()}
-    batch = next(iter(Batched(splits, ClassifyRecipe(**budget.recipe)).train_dataloader()))
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = {"device": torch.cuda.get_device_name() if device == "cuda" else _processor(), "versions": _versions()}
+    found = _read(path) if path.is_file() else {}
+    if found.get("where") == where:
+        if found["milliseconds"].keys() >= {*kernels}:
+            return dict(found["milliseconds"])
+        kernels = [*dict.fromkeys((*found["milliseconds"], *kernels))]
+    batch = next(iter(Batched(splits, ClassifyRecipe(**budget.recipe)).train_dataloader()))
     images, labels = batch[0].to(device), batch[1].to(device)
     with _one_thread():
         steps = {name: _stepper(build(name, splits, budget).to(device), images, labels) for name in kernels}
@@ -328,8 +282,7 @@ def _times(out: Path, kernels: Sequence[str], splits: Splits, budget: Budget) ->
                 if turn:  # the first one builds what later ones use
                     turns[name].append(1000 * (time.perf_counter() - start))
     medians = {name: statistics.median(taken) for name, taken in turns.items()}
-    with whole_file(path) as part:
-        part.write_text(json.dumps(medians, indent=2) + "\n", encoding="utf-8")
+    _write(path, {"where": where, "milliseconds": medians})
     return medians
 
 
@@ -379,12 +332,16 @@ def _draw(out: Path, kernels: Sequence[str], splits: Splits, budget: Budget) -> 
 def _contender(
     out: Path, name: str, seeds: int, splits: Splits, budget: Budget, times: Mapping[str, float]
 ) -> Contender:
-    found = [json.loads((out / f"{name}_{seed}" / "scores.json").read_text(encoding="utf-8")) for seed in range(seeds)]
+    found = [_read(out / f"{name}_{seed}" / "scores.json") for seed in range(seeds)]
     scores = {heading: tuple(float(one[heading]) for one in found) for heading in found[0]}
     with torch.device("meta"):
-        parameters = _size(build(name, splits, budget))
+        parameters = size(build(name, splits, budget))
     return Contender(KERNELS[name].title, parameters, times[name], scores)
 
 
-def _size(network: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+def _processor() -> str:
+    return f"{os.cpu_count()} processors {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("atrous", "torch", "numpy", "lightning")}
