@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/taps.h"
+#include "kernels/transpose.h"
 
 namespace {
 
@@ -121,16 +122,40 @@ bool run(const Case& c, const char* type) {
   return good;
 }
 
+// Matrices whose sides are whole squares of the transposition, and such that are not.
+template <class T>
+int transpositions() {
+  int wrong = 0;
+  for (const int64_t rows : {1, 5, 16, 33, 48}) {
+    for (const int64_t columns : {1, 7, 16, 35, 64}) {
+      const int64_t batch = 3, size = rows * columns;
+      const Buffer<T> from(batch * size, 1);
+      Buffer<T> to(batch * size), cut(batch * size);
+      atrous::transpose(batch, rows, columns, sizeof(T), from.data.get(), to.data.get(), in_one);
+      atrous::transpose(batch, rows, columns, sizeof(T), from.data.get(), cut.data.get(), in_three);
+      bool good = same(to, cut);
+      for (int64_t i = 0; i < from.size; ++i) {
+        const int64_t r = i % size / columns, c = i % columns, there = i / size * size + c * rows + r;
+        good &= std::memcmp(&to.data[static_cast<size_t>(there)], &from.data[static_cast<size_t>(i)], sizeof(T)) == 0;
+      }
+      if (!good)
+        std::fprintf(stderr, "transpose: wrong for %d x %d\n", static_cast<int>(rows), static_cast<int>(columns));
+      wrong += !good;
+    }
+  }
+  return wrong;
+}
+
 }  // namespace
 
 int main() {
-  int cases = 0, wrong = 0;
+  int cases = 0, wrong = transpositions<float>() + transpositions<double>() + transpositions<atrous::BFloat16>();
   for (std::string text; std::getline(std::cin, text); ++cases) {
     const Case c(text);
     const bool good[] = {run<float>(c, "float32"), run<double>(c, "float64"), run<atrous::BFloat16>(c, "bfloat16"),
                          run<atrous::Float16>(c, "float16")};
     wrong += !(good[0] && good[1] && good[2] && good[3]);
   }
-  std::printf("%d cases in 4 element types, %d wrong\n", cases, wrong);
+  std::printf("%d cases in 4 element types, and transpositions: %d wrong\n", cases, wrong);
   return cases == 0 || wrong != 0;
 }

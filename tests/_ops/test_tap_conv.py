@@ -362,3 +362,20 @@ def test_any_strides_and_the_smallest_offset():
     results = output, *torch.autograd.grad(output, (x, w), seed)
     exact = reference.tap_conv(x.double(), w.double(), offsets, None, (1, 1), (1, 1), (8, 9))
     leaves_close(results, (exact, *torch.autograd.grad(exact, (x, w), seed.double())), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (1, 16, 16, 16), (3, 33, 5), (2, 17, 3, 4, 5), (0, 3, 4, 4)])
+def test_channels_that_lie_last_change_no_bit_and_stay_last(dtype, shape):
+    axes = len(shape) - 2
+    offsets = torch.randint(-2, 3, (shape[1], 1, 4, axes), dtype=torch.int32)
+    input, grad = (torch.randn(shape).to(dtype) for _ in range(2))
+    weight = torch.randn(shape[1], 1, 4).to(dtype)
+    last = [tensor.movedim(1, -1).contiguous().movedim(-1, 1) for tensor in (input, grad)]
+    once = (1,) * axes
+    moved = tap_conv(last[0], weight, offsets, None, once, once, shape[2:])
+    assert torch.equal(moved, tap_conv(input, weight, offsets, None, once, once, shape[2:]))
+    assert moved.movedim(1, -1).is_contiguous()
+    expected = tap_conv_weight(grad, input, offsets, once, once, shape[1])
+    assert torch.equal(tap_conv_weight(last[1], last[0], offsets, once, once, shape[1]), expected)
+    assert torch.equal(tap_conv_weight(grad, last[0], offsets, once, once, shape[1]), expected)
