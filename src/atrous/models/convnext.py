@@ -64,11 +64,9 @@ class ConvNeXt(torch.nn.Module):
             the first.
         layer_scale: first value of the factors on a residual branch, one for each channel.
         kernel: of the depthwise convolutions: '7x7'; 'dilated', 7x7 with holes; 'dcls', `atrous.nn.Dcls2d`; 'dense17'.
-        dilation: of 'dilated' alone, by default 2.
-        kernel_count: of 'dcls' alone, elements of a kernel, by default 34.
-        dilated_kernel_size: of 'dcls' alone, pixels of its window per axis, by default 17.
-        interpolation: of 'dcls' alone, by default 'bilinear'.
-        share: of 'dcls' alone, whether the blocks of a stage have the same positions, by default True.
+        **options: of the kernel, no others. 'dilated': dilation, by default 2. 'dcls': kernel_count, elements of a
+            kernel (34); dilated_kernel_size, pixels of its window per axis (17); interpolation ('bilinear'); share,
+            whether the blocks of a stage have the same positions (True).
 
     Shape:
         (B, A, H, W) to (B, C). What is left of H or W after whole patches, or before a halving, is not read.

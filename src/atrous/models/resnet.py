@@ -68,12 +68,10 @@ class ResNet(torch.nn.Module):
             that of its own stage, so trained weights then read more of the image than they did.
         kernel: what stands in the place of every 3x3 convolution, at its stride and dilation: '3x3'; 'dilated', 3x3
             with holes; 'dcls', `atrous.nn.Dcls2d`; 'dense7', 7x7.
-        dilation: of 'dilated' alone, by default 2; times that of the output stride.
-        kernel_count: of 'dcls' alone, elements of a kernel for each pair of channels, by default 5.
-        dilated_kernel_size: of 'dcls' alone, pixels of its window per axis, by default 7.
-        interpolation: of 'dcls' alone, by default 'bilinear'.
-        share: of 'dcls' alone, whether layers of a stage that follow one another, and have as many channels, have the
-            same positions, by default True.
+        **options: of the kernel, no others. 'dilated': dilation, by default 2, times that of the output stride. 'dcls':
+            kernel_count, elements of a kernel for each pair of channels (5); dilated_kernel_size, pixels of its window
+            per axis (7); interpolation ('bilinear'); share, whether layers of a stage that follow one another, and
+            have as many channels, have the same positions (True).
 
     Shape:
         (B, A, H, W) to (B, C), for any H and W.
