@@ -68,7 +68,7 @@ class Budget:
 
     Example:
         >>> Budget(epochs=2).recipe["batch_size"]
-        64
+        32
     """
 
     depths: tuple[int, ...] = (2, 2, 2)
@@ -76,9 +76,9 @@ class Budget:
     epochs: int = 5
     steps_per_epoch: int = 200
     recipe: Mapping[str, Any] = field(
-        default_factory=lambda: {"batch_size": 64, "learning_rate": 4e-3, "drop_path": 0.0}
+        default_factory=lambda: {"batch_size": 32, "learning_rate": 4e-3, "drop_path": 0.0}
     )
-    lengths: tuple[int, int, int] | None = None
+    lengths: tuple[int, int, int] | None = (40_000, 2_000, 5_000)
 
 
 def build(kernel: str, splits: Splits, budget: Budget) -> ConvNeXt:
