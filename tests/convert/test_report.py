@@ -6,7 +6,7 @@ from torch.nn.utils import parametrizations
 
 from atrous import UnsupportedModule, nn
 from atrous.convert import Report, Row
-from atrous.convert.report import check_model, convolutions, describe, refusal
+from atrous.convert.report import bound, check_model, convolutions, describe, refusal, tied
 
 REPORT = Report(
     torch.nn.Identity(),
@@ -52,6 +52,7 @@ def test_how_a_convolution_is_written():
     written = "Conv2d(4, 8, (1, 3), stride=2, padding=(0, 1), groups=4)"
     assert describe(layer) == written
     assert describe(parametrizations.weight_norm(layer)) == written
+    assert describe(torch.nn.Linear(8, 3, bias=False)) == "Linear(8, 3)"
     assert describe(torch.jit.trace(torch.nn.Conv1d(2, 2, 3), torch.zeros(1, 2, 5))) == "Conv1d(...)"
 
 
@@ -63,3 +64,14 @@ def test_what_does_not_count_as_its_class():
     )
     layer.forward = lambda image: image
     assert refusal(layer, {torch.nn.Conv1d}) == "its forward was replaced"
+
+
+def test_what_holds_a_weight_in_its_place():
+    model = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(4)), torch.nn.Linear(2, 2, dtype=torch.cfloat))
+    model[1].weight = model[0].weight
+    parametrizations.weight_norm(model[2])
+    assert tied(model) == {model[0].weight}
+    reasons = [bound(module, tied(model)) for module in model]
+    assert reasons[0] == reasons[1] == "another module has the same weight, and the two would come apart"
+    assert reasons[2].startswith("a parametrization or a hook computes its weight or bias")
+    assert reasons[3:] == [None, "its weight is torch.complex64"]

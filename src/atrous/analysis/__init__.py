@@ -9,6 +9,7 @@ from atrous.analysis.gridding import AxisGridding, Gridding, Hdc, gridding, hdc
 from atrous.analysis.movement import LayerMovement, Movement, Snapshot, movement, snapshot
 from atrous.analysis.positions import LayerPositions, Positions, positions
 from atrous.analysis.receptive_field import LayerField, ReceptiveFields, receptive_field
+from atrous.analysis.schedule import hybrid_schedule
 
 __all__ = [
     "AxisGridding",
@@ -35,6 +36,7 @@ __all__ = [
     "equivariance",
     "gridding",
     "hdc",
+    "hybrid_schedule",
     "movement",
     "positions",
     "receptive_field",

@@ -1,7 +1,8 @@
-"""The convolutions of a model, whoever wrote them, and the report of what became of them."""
+"""The convolutions of a model, whoever wrote them, what may become of them, and the report of what did."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -103,8 +104,27 @@ def refusal(module: torch.nn.Module, eligible: Container[type]) -> str | None:
     return None
 
 
+def tied(model: torch.nn.Module) -> set[torch.Tensor]:
+    """Return the parameters that several modules have."""
+    counts = Counter(one for module in model.modules() for one in module._parameters.values() if one is not None)
+    return {parameter for parameter, count in counts.items() if count > 1}
+
+
+def bound(module: Any, shared: Container[torch.Tensor]) -> str | None:
+    """Return why the weight of a module cannot be replaced by other parameters, or None."""
+    if not {"weight", "bias"} <= module._parameters.keys():
+        return "a parametrization or a hook computes its weight or bias; remove that first"
+    if module.weight in shared:
+        return "another module has the same weight, and the two would come apart"
+    if not module.weight.is_floating_point():
+        return f"its weight is {module.weight.dtype}"
+    return None
+
+
 def describe(module: Any) -> str:
-    """Return a convolution as it would be written, without what is default."""
+    """Return a convolution, or a linear layer, as it would be written, without what is default."""
+    if isinstance(module, torch.nn.Linear):
+        return f"{_called(module)}({module.in_features}, {module.out_features})"
     if not _has_arguments(module):
         return f"{_called(module)}(...)"
     arguments = [str(module.in_channels), str(module.out_channels), _short(module.kernel_size)]

@@ -7,7 +7,6 @@ P elements, N axes.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Hashable
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from atrous import nn
 from atrous._errors import GeometryError
 from atrous._geometry import Geometry, Ints, integers
 from atrous.convert.merge import exchange
-from atrous.convert.report import Report, Row, check_model, convolutions, describe, refusal
+from atrous.convert.report import Report, Row, bound, check_model, convolutions, describe, refusal, tied
 from atrous.nn.dcls import _Dcls
 from atrous.recipe.sharing import _kind, share_positions
 
@@ -98,9 +97,9 @@ def replace_depthwise(
     kernel_count = _check(kernel_count, interpolation, share, init)
     swaps: dict[str, _Swap] = {}
     changed, kept = [], []
-    tied = _tied(model)
+    shared = tied(model)
     for name, module in convolutions(model):
-        what, reason = describe(module), _refusal(module, tied)
+        what, reason = describe(module), _refusal(module, shared)
         if reason is not None:
             kept.append(Row(name, what, reason))
             continue
@@ -135,13 +134,7 @@ def _check(kernel_count: int | None, interpolation: str, share: object, init: st
     return None if kernel_count is None else integers("replace_depthwise: kernel_count", kernel_count, 1, 1)[0]
 
 
-def _tied(model: torch.nn.Module) -> set[torch.Tensor]:
-    """Return the parameters that several modules have."""
-    counts = Counter(one for module in model.modules() for one in module._parameters.values() if one is not None)
-    return {parameter for parameter, count in counts.items() if count > 1}
-
-
-def _refusal(module: Any, tied: set[torch.Tensor]) -> str | None:
+def _refusal(module: Any, shared: set[torch.Tensor]) -> str | None:
     """Return why a convolution stays, or None."""
     if getattr(module, "transposed", False):
         return "it is transposed"
@@ -151,13 +144,7 @@ def _refusal(module: Any, tied: set[torch.Tensor]) -> str | None:
         return "it is not depthwise"
     if math.prod(module.kernel_size) == 1:
         return "it has one tap"
-    if not {"weight", "bias"} <= module._parameters.keys():
-        return "a parametrization or a hook computes its weight or bias; remove that first"
-    if module.weight in tied:
-        return "another module has the same weight, and the two would come apart"
-    if not module.weight.is_floating_point():
-        return f"its weight is {module.weight.dtype}"
-    return None
+    return bound(module, shared)
 
 
 def _spaced(

@@ -5,11 +5,13 @@ Legend: B batch, C channels in, D channels out, S input size, P output size, K k
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from atrous._backends import choose_conv_transpose
 from atrous._errors import GeometryError, ShapeError
-from atrous._geometry import Geometry, Ints, integers
+from atrous._geometry import Geometry, Ints, integers, plain
 from atrous._ops.conv import conv_transpose
 from atrous.functional._check import check_bias, check_dtypes, check_input, resolve
 from atrous.functional.routes import note
@@ -144,6 +146,52 @@ def conv_transpose3d(
         torch.Size([3, 5, 8, 8])
     """
     return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation, backend)
+
+
+def zero_insert(input: torch.Tensor, stride: Ints) -> torch.Tensor:
+    """Put zeros between the pixels of an input: `y[c, i stride] = x[c, i]`, 0 elsewhere.
+
+    A transposed convolution is a convolution of this: with stride 1, `dilation (K - 1) - padding` zeros on each side
+    (`output_padding` more at the end; fewer than none crop), the kernel flipped, and its channels exchanged inside each
+    group. It multiplies all the zeros, which `conv_transpose1d` leaves out.
+
+    Args:
+        input: (B, C, *S), or any tensor with a sequence for `stride`.
+        stride: pixels of the output between pixels of the input, at least 1. One integer is for every axis behind the
+            first two; a sequence is for the last axes, one entry each.
+
+    Returns:
+        (B, C, *P), with P = (S - 1) stride + 1.
+
+    Raises:
+        ShapeError: fewer axes than these, or no axis.
+        GeometryError: a stride below 1.
+
+    Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016, section 4; 'lhs_dilation' of
+        XLA.
+
+    Example:
+        >>> zero_insert(torch.tensor([[[1, 2, 3]]]), 2)
+        tensor([[[1, 0, 2, 0, 3]]])
+    """
+    return spread("zero_insert: stride", input, stride)
+
+
+def spread(name: str, tensor: torch.Tensor, steps: Ints) -> torch.Tensor:
+    """Put `steps - 1` zeros between neighbours, behind the first two axes or, for a sequence, along the last axes."""
+    steps = plain(name, steps)
+    axes = len(steps) if isinstance(steps, tuple) else tensor.ndim - 2
+    if not 1 <= axes <= tensor.ndim:
+        raise ShapeError(
+            f"{name}: got {steps} for a tensor of shape {tuple(tensor.shape)}, expected one integer for the axes "
+            "behind the first two, or a sequence with one integer for each of the last axes"
+        )
+    gaps = integers(name, steps, axes, 1)
+    sizes = [max(0, (size - 1) * gap + 1) for size, gap in zip(tensor.shape[-axes:], gaps, strict=True)]
+    result = tensor.new_zeros((*tensor.shape[:-axes], *sizes))
+    places: list[Any] = [slice(None, None, gap) for gap in gaps]
+    result[(..., *places)] = tensor
+    return result
 
 
 def _conv_transpose(

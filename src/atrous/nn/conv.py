@@ -144,3 +144,24 @@ class Conv3d(_Conv, torch.nn.Conv3d):
 
     ndim = 3
     convolve = staticmethod(functional.conv3d)
+
+
+TORCH: dict[int, Any] = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}
+OURS: dict[int, Any] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
+"""Number of axes -> convolution."""
+
+
+def convolution(
+    weight: torch.Tensor, bias: torch.Tensor | None, window: Geometry, groups: int = 1, padding_mode: str = "zeros"
+) -> Any:
+    """Return a convolution with a copy of these parameters: torch's own, or ours if an axis has two different sides."""
+    padding = tuple(before for before, _ in window.padding) if window.symmetric else window.padding
+    outputs, per_group, *size = weight.shape
+    made: Any = (TORCH if window.symmetric else OURS)[window.ndim](
+        per_group * groups, outputs, tuple(size), window.stride, padding, window.dilation, groups, bias is not None,
+        padding_mode, "meta", weight.dtype,
+    )  # fmt: skip
+    made.weight = torch.nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        made.bias = torch.nn.Parameter(bias.detach().clone())
+    return made

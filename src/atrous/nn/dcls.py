@@ -19,12 +19,10 @@ from atrous._watch import PLAIN, recorded, transformed
 from atrous.functional._check import check_padding_mode
 from atrous.functional.dcls import Plan, build, convolve, window
 from atrous.functional.interpolation import INTERPOLATIONS, LEAST_WIDTHS
-from atrous.nn.conv import Conv1d, Conv2d, Conv3d
+from atrous.nn.conv import convolution
 
 _VERSIONS = {"v0": "bilinear", "v1": "bilinear", "max": "triangle", "gauss": "gaussian"}
 _FIRST_SCALES = {"triangle": 0.0, "gaussian": 0.23}
-_TORCH = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}
-_OURS = {1: Conv1d, 2: Conv2d, 3: Conv3d}
 
 
 class _Kept(NamedTuple):
@@ -135,20 +133,11 @@ class _Dcls(torch.nn.Module):
         Where the two sides of an axis are padded differently ('causal', or 'same' with an even K), it is the module of
         `atrous.nn` of that name, which is a torch.nn one too. Its output is that of this layer, but for rounding.
         """
-        size = self._kernel_size()
-        sides = window(size, self.stride, self.padding, self.dilation, self.ndim).padding
-        symmetric = all(before == after for before, after in sides)
-        cls: Callable[..., torch.nn.Module] = (_TORCH if symmetric else _OURS)[self.ndim]
-        padding = tuple(before for before, _ in sides) if symmetric else sides
-        conv = cls(
-            self.in_channels, self.out_channels, size, self.stride, padding, self.dilation, self.groups,
-            self.bias is not None, self.padding_mode, "meta", self.weight.dtype,
-        )  # fmt: skip
+        geometry = window(self._kernel_size(), self.stride, self.padding, self.dilation, self.ndim)
         with torch.no_grad():
-            conv.weight = torch.nn.Parameter(self.kernel().to(self.weight.dtype))
-            if self.bias is not None:
-                conv.bias = torch.nn.Parameter(self.bias.clone())
-        return conv.train(self.training)
+            kernel = self.kernel().to(self.weight.dtype)
+        merged: torch.nn.Module = convolution(kernel, self.bias, geometry, self.groups, self.padding_mode)
+        return merged.train(self.training)
 
     def extra_repr(self) -> str:
         """Return the arguments that are not at their defaults, and those without any."""
