@@ -25,6 +25,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from atrous._errors import DataError
 from atrous._files import whole_file, writable_folder
 from atrous._table import aligned
 from atrous.convert import factorise
@@ -72,6 +73,7 @@ class Lab:
     Args:
         out: the folder.
         splits: images and classes.
+        data: their name.
         seed: of weights and order.
         epochs: of the first training.
         tuning: epochs of what follows.
@@ -80,6 +82,7 @@ class Lab:
 
     out: Path
     splits: Splits
+    data: str
     seed: int = 0
     epochs: int = EPOCHS
     tuning: int = TUNING
@@ -89,9 +92,13 @@ class Lab:
         """Train a network, unless it has been, and return its accuracy on the test images."""
         folder = writable_folder(self.out / name)
         weights, score = folder / "weights.pt", folder / "score.json"
+        what = {"data": self.data, "seed": self.seed, "epochs": epochs, "rate": rate, "parameters": size(network)}
         if score.is_file():
+            found = json.loads(score.read_text(encoding="utf-8"))
+            if found["of"] != what:
+                raise DataError(f"{folder}: holds a run of {found['of']}, expected {what}; choose another folder")
             network.load_state_dict(torch.load(weights, weights_only=True))
-            return float(json.loads(score.read_text(encoding="utf-8")))
+            return float(found["accuracy"])
         task = self.task(network, epochs, rate)
         hardware = Hardware(devices=1)
         batches = Batched(self.splits, task.recipe)
@@ -100,7 +107,7 @@ class Lab:
         with whole_file(weights) as part:
             torch.save(network.state_dict(), part)
         with whole_file(score) as part:
-            part.write_text(json.dumps(accuracy), encoding="utf-8")
+            part.write_text(json.dumps({"of": what, "accuracy": accuracy}), encoding="utf-8")
         return accuracy
 
     def judge(self, network: nn.Module) -> float:
@@ -210,7 +217,7 @@ def main() -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of weights and order (default: 0)")
     options = parser.parse_args()
     out = writable_folder(options.out)
-    scores = list(compare(Lab(out, open_data(options.data, "classify"), options.seed)))
+    scores = list(compare(Lab(out, open_data(options.data, "classify"), options.data, options.seed)))
     with whole_file(out / "scores.json") as part:
         part.write_text(json.dumps([asdict(one) for one in scores], indent=2), encoding="utf-8")
     with whole_file(out / "scores.png") as part:

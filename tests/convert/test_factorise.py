@@ -356,3 +356,24 @@ def test_the_fewest_parameters_of_the_message_are_enough():
 def test_what_is_no_module_is_refused():
     with pytest.raises(UnsupportedModule, match=r"factorise: got a Tensor, expected a torch.nn.Module"):
         factorise(X, 0.5)
+
+
+@pytest.mark.parametrize("method", ["kronecker", "separable", "cp"])
+def test_a_weight_of_zeros_stays_because_its_factors_would_never_learn(method):
+    model = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1))
+    torch.nn.init.zeros_(model[1].weight)
+    report = factorise(model, 0.8, method=method)
+    assert [row.name for row in report.changed] == ["0"]
+    assert report.kept[0].reason == "its weight is 0, and products of zeros never learn"
+
+
+def test_a_function_keeps_what_is_inside_too():
+    model = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(30, 30)), torch.nn.Linear(30, 30))
+    report = factorise(model, 0.9, keep=lambda name: name == "0")
+    assert [row.name for row in report.changed] == ["1"]
+
+
+def test_a_lazy_layer_is_named():
+    model = torch.nn.Sequential(torch.nn.LazyConv2d(3, 3), torch.nn.Linear(30, 30))
+    with pytest.raises(UnsupportedModule, match="factorise: got a LazyConv2d, whose channels are not known before"):
+        factorise(model, 0.5)

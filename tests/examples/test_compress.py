@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from atrous._errors import DataError
 from atrous.train.data.source import Source, Splits
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "compress.py"
@@ -41,8 +42,8 @@ class Bars(Source):
         return f"bar {index}"
 
 
-def lab(script, folder):
-    return script.Lab(folder, Splits(Bars(), Bars(), Bars()), epochs=1, tuning=1, steps=2)
+def lab(script, folder, seed=0):
+    return script.Lab(folder, Splits(Bars(), Bars(), Bars()), "bars", seed, epochs=1, tuning=1, steps=2)
 
 
 @pytest.mark.slow
@@ -63,6 +64,8 @@ def test_every_network_has_at_most_the_parameters_of_its_budget(script, tmp_path
 
     script.fit = refuse
     assert list(script.compare(lab(script, tmp_path))) == scores
+    with pytest.raises(DataError, match=r"whole: holds a run of .*'seed': 0.*expected .*'seed': 1.*; choose another"):
+        next(script.compare(lab(script, tmp_path, seed=1)))
 
 
 def test_the_network_has_the_form_it_says(script):

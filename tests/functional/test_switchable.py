@@ -124,3 +124,9 @@ def test_a_single_weight_has_no_deviation():
         ShapeError, match=r"standardized_weight: got weight \(4, 1, 1, 1\), expected at least 2 weights"
     ):
         standardized_weight(one, one, one)
+
+
+def test_every_tensor_has_one_dtype():
+    x, weight, difference, switch, bias = draw()
+    with pytest.raises(ShapeError, match=r"switchable_conv2d: got tensors of torch.float32, torch.float64"):
+        switchable_conv2d(x, weight, difference, switch.float(), bias)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from atrous import GeometryError, ShapeError, nn
+from atrous import GeometryError, ShapeError, UnsupportedModule, nn
+from atrous.nn import (
+    AdaptiveDilationConv2d,
+    Conv2d,
+    CPConv2d,
+    KroneckerConv2d,
+    SeparableConv2d,
+    SwitchableAtrousConv2d,
+)
 
 PAIRS = ((nn.Conv1d, torch.nn.Conv1d), (nn.Conv2d, torch.nn.Conv2d), (nn.Conv3d, torch.nn.Conv3d))
 SIZES = {1: (16,), 2: (10, 11), 3: (6, 7, 8)}
@@ -101,3 +109,36 @@ def test_dtype_and_device():
 def test_messages(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+SOURCES = {
+    "separable": (lambda layer: SeparableConv2d.from_conv(layer, 2), "SeparableConv2d.from_conv"),
+    "cp": (lambda layer: CPConv2d.from_conv(layer, 2), "CPConv2d.from_conv"),
+    "kronecker": (
+        lambda layer: KroneckerConv2d.from_conv(layer, [(2, 2, 1, 1), (2, 2, 3, 3)]),
+        "KroneckerConv2d.from_",
+    ),
+    "switchable": (SwitchableAtrousConv2d.from_conv, "SwitchableAtrousConv2d.from_conv"),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_layer_with_a_forward_of_its_own_is_no_source(name):
+    make, where = SOURCES[name]
+    for layer in (AdaptiveDilationConv2d(4, 4, 3, rate=3), torch.nn.Linear(2, 2)):
+        with pytest.raises(
+            UnsupportedModule, match=rf"{where}.*: got a {type(layer).__name__}, expected a torch.nn.Conv2d"
+        ):
+            make(layer)
+    assert make(Conv2d(4, 4, 3, padding="same"))(torch.zeros(1, 4, 5, 5)).shape == (1, 4, 5, 5)
+
+
+@pytest.mark.parametrize("name", ["separable", "cp", "kronecker"])
+@pytest.mark.parametrize("fill", [0.0, float("nan"), None])
+def test_a_weight_whose_factors_cannot_be_found_or_learn_is_refused(name, fill):
+    make, where = SOURCES[name]
+    layer = Conv2d(4, 4, 3, device="meta" if fill is None else None)
+    if fill is not None:
+        torch.nn.init.constant_(layer.weight, fill)
+    with pytest.raises(UnsupportedModule, match=rf"{where}.*: got a weight without values, .* or of zeros alone"):
+        make(layer)

@@ -197,3 +197,10 @@ CONV = nn.KroneckerConv2d
 def test_messages(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_factors_of_a_layer_are_factors_of_the_functional():
+    layer = nn.KroneckerConv2d(4, 4, [(2, 2, 1, 1), (2, 2, 3, 3)], rank=2, bias=False)
+    x = torch.randn(1, 4, 7, 7)
+    torch.testing.assert_close(functional.kronecker_conv2d(x, layer.factors), layer(x))
+    torch.testing.assert_close(functional.kronecker_kernel(layer.factors), layer.kernel())

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atrous import GeometryError, ShapeError, accelerate, functional, nn
+from atrous.analysis.gridding import gridding
 from atrous.nn.phases import find_row, find_runs
 
 
@@ -239,3 +240,18 @@ def test_an_input_that_does_not_fit(phases):
         stack(torch.zeros(2, 9))
     with pytest.raises(ShapeError, match=r"conv2d: got 3 input channels, weight \(2, 2, 3, 3\)"):
         stack(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("phases", [None, True, False])
+def test_the_footprint_is_that_of_the_layers(phases):
+    """What a network reads does not depend on how it runs: three layers of dilation 2 leave every second pixel out."""
+    stack, x = nn.DilatedStack(1, 3, 3, 2, phases=phases), torch.zeros(1, 1, 32, 32)
+    assert [str(axis.coverage) for axis in gridding(stack, x).axes] == ["7/13", "7/13"]
+
+
+def test_an_exported_stack_takes_other_sizes():
+    stack, x = nn.DilatedStack(2, 3, 2, 2, phases=True), torch.randn(1, 2, 12, 12)
+    free = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    exported = torch.export.export(stack, (x,), dynamic_shapes=(free,)).module()
+    other = torch.randn(1, 2, 15, 11)
+    torch.testing.assert_close(exported(other), stack(other))

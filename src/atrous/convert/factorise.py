@@ -13,8 +13,9 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.modules.lazy import LazyModuleMixin
 
-from atrous._errors import GeometryError
+from atrous._errors import GeometryError, UnsupportedModule
 from atrous._table import aligned
 from atrous.convert.factors import METHODS, method_of, unfit
 from atrous.convert.merge import exchange
@@ -134,15 +135,15 @@ def factorise(
         model: any module, or such a layer.
         budget: a float up to 1.0, the share of the model's parameters that it may have; or an integer, their number.
         method: 'kronecker', 'separable' or 'cp'.
-        keep: names of modules that stay as they are, with all inside of them, or a function that says so of a name.
-            First and last layers are small and sensitive.
+        keep: modules that stay as they are, with all inside of them: their names, or a function that says so of a
+            name. First and last layers are small and sensitive.
 
     Returns:
         What changed, to what, with parameters, MACs and errors, and why the rest did not: print it. Its `model` is the
         model; of a layer, what stands in its place.
 
     Raises:
-        UnsupportedModule: something else than a module.
+        UnsupportedModule: something else than a module, or a lazy one before its first call.
         GeometryError: a budget that cannot be, or that no choice of ranks meets; an unknown method; names that the
             model does not have. The model is as it was.
 
@@ -160,6 +161,10 @@ def factorise(
             1  Conv2d(8, 32, 1)           kept: it fits the budget as it is
     """
     check_model("factorise", model)
+    if lazy := [type(one).__name__ for one in model.modules() if isinstance(one, LazyModuleMixin)]:
+        raise UnsupportedModule(
+            f"factorise: got a {lazy[0]}, whose channels are not known before its first call; call the model once"
+        )
     if method not in METHODS:
         raise GeometryError(f"factorise: method: got {method!r}, expected one of {tuple(METHODS)}")
     total = _count(model)
@@ -217,11 +222,12 @@ def _stays(model: torch.nn.Module, keep: Collection[str] | Callable[[str], bool]
     """Return the modules that stay whatever they are, and why."""
     named = dict(model.named_modules(remove_duplicate=False))
     if callable(keep):
-        wanted = [module for name, module in named.items() if keep(name)]
+        names = [name for name in named if keep(name)]
+    elif unknown := [name for name in keep if name not in named]:
+        raise GeometryError(f"factorise: keep: got {unknown}, expected names of modules of the model")
     else:
-        if unknown := [name for name in keep if name not in named]:
-            raise GeometryError(f"factorise: keep: got {unknown}, expected names of modules of the model")
-        wanted = [inner for name in keep for inner in named[name].modules()]
+        names = list(keep)
+    wanted = [inner for name in names for inner in named[name].modules()]
     encoders = [module for module in named.values() if isinstance(module, torch.nn.TransformerEncoderLayer)]
     read = [layer for encoder in encoders for layer in encoder.children()]
     return {
@@ -248,6 +254,8 @@ def _refusal(module: Any, shared: set[torch.Tensor], method: str) -> str | None:
         return reason
     if module.weight.is_meta or not module.weight.isfinite().all():
         return "its weight has no values, or some that are not finite"
+    if not module.weight.any():
+        return "its weight is 0, and products of zeros never learn"
     return None
 
 

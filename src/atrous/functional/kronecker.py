@@ -84,7 +84,8 @@ def factor_shapes(
 
     `ndim` is how many axes K has, None for any number.
     """
-    if not isinstance(factors, Sequence) or not factors or not all(isinstance(one, torch.Tensor) for one in factors):
+    known = isinstance(factors, (Sequence, torch.nn.ParameterList))
+    if not known or not factors or not all(isinstance(one, torch.Tensor) for one in factors):
         raise ShapeError(f"{name}: factors: got {type(factors).__name__}, expected a sequence of at least one tensor")
     given = [tuple(factor.shape) for factor in factors]
     axes = max(3, len(given[0])) if ndim is None else ndim + 3

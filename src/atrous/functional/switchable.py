@@ -9,6 +9,7 @@ import torch
 
 from atrous._errors import ShapeError
 from atrous._geometry import Ints, integers
+from atrous.functional._check import check_dtypes
 from atrous.functional.conv import conv2d
 
 WIDER = 3
@@ -64,6 +65,7 @@ def switchable_conv2d(
             f"switchable_conv2d: difference: got shape {tuple(difference.shape)}, expected {tuple(weight.shape)}, that "
             "of weight"
         )
+    check_dtypes("switchable_conv2d", input, weight, difference, switch, bias)
     narrow = integers("switchable_conv2d: dilation", dilation, 2, 1)
     wide = tuple(WIDER * d for d in narrow)
     near = conv2d(input, weight, bias, stride, "same", narrow, groups)

@@ -5,12 +5,14 @@ Legend: B batch, C channels in, D channels out, P output size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils import parametrize
 
 from atrous import functional
+from atrous._errors import UnsupportedModule
 from atrous._geometry import Geometry, Ints, Padding, plain
 
 
@@ -144,6 +146,21 @@ class Conv3d(_Conv, torch.nn.Conv3d):
 
     ndim = 3
     convolve = staticmethod(functional.conv3d)
+
+
+def check_source(name: str, layer: Any, kinds: Sequence[type[torch.nn.Module]]) -> None:
+    """Raise unless a layer is of one of the classes themselves: one derived from them may have a forward of its own."""
+    if parametrize.type_before_parametrizations(layer) not in kinds or "forward" in vars(layer):
+        raise UnsupportedModule(f"{name}: got a {type(layer).__name__}, expected a torch.nn.{kinds[0].__name__} itself")
+
+
+def check_factorable(name: str, weight: torch.Tensor) -> None:
+    """Raise for a weight whose factors could not be found, or not learn."""
+    if weight.is_meta or not weight.isfinite().all() or not weight.any():
+        raise UnsupportedModule(
+            f"{name}: got a weight without values, with some that are not finite, or of zeros alone, whose factors are "
+            "zeros too and never learn; expected finite numbers that are not all 0"
+        )
 
 
 TORCH: dict[int, Any] = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}

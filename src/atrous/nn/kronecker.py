@@ -13,9 +13,9 @@ from typing import Any, Self
 import torch
 
 from atrous import functional
-from atrous._errors import GeometryError, UnsupportedModule
+from atrous._errors import GeometryError
 from atrous._geometry import Geometry, Ints, Padding, integers
-from atrous.nn.conv import OURS, TORCH, convolution
+from atrous.nn.conv import OURS, TORCH, check_factorable, check_source, convolution
 
 
 class _Kronecker(torch.nn.Module):
@@ -116,10 +116,8 @@ class _KroneckerConv(_Kronecker):
         Of two factors it is the nearest there is. Geometry, dtype, device and training mode are those of the
         convolution, which is left as it is; `atrous.functional.choose_kronecker` finds shapes and ranks.
         """
-        if not isinstance(conv, TORCH[cls.ndim]):
-            raise UnsupportedModule(
-                f"{cls.__name__}.from_conv: got a {type(conv).__name__}, expected a torch.nn.Conv{cls.ndim}d"
-            )
+        check_source(f"{cls.__name__}.from_conv", conv, (TORCH[cls.ndim], OURS[cls.ndim]))
+        check_factorable(f"{cls.__name__}.from_conv", conv.weight)
         layer = cls(
             conv.in_channels, conv.out_channels, shapes, rank, conv.stride, conv.padding, conv.dilation, conv.groups,
             conv.bias is not None, conv.padding_mode, "meta", conv.weight.dtype,
@@ -287,10 +285,8 @@ class KroneckerLinear(_Kronecker):
         Of two factors it is the nearest there is. Dtype, device and training mode are those of the layer, which is left
         as it is; `atrous.functional.choose_kronecker` finds shapes and ranks.
         """
-        if not isinstance(linear, torch.nn.Linear):
-            raise UnsupportedModule(
-                f"{cls.__name__}.from_linear: got a {type(linear).__name__}, expected a torch.nn.Linear"
-            )
+        check_source(f"{cls.__name__}.from_linear", linear, (torch.nn.Linear,))
+        check_factorable(f"{cls.__name__}.from_linear", linear.weight)
         outputs, inputs = linear.weight.shape
         return cls(inputs, outputs, shapes, rank, linear.bias is not None, "meta", linear.weight.dtype)._take(linear)
 

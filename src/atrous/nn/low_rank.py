@@ -12,9 +12,9 @@ from typing import Any, Self
 import torch
 
 from atrous import functional
-from atrous._errors import GeometryError, UnsupportedModule
+from atrous._errors import GeometryError
 from atrous._geometry import Geometry, Ints, Padding, integers
-from atrous.nn.conv import Conv2d, convolution
+from atrous.nn.conv import Conv2d, check_factorable, check_source, convolution
 
 
 class _LowRank(torch.nn.Module):
@@ -69,10 +69,8 @@ class _LowRank(torch.nn.Module):
 
         Geometry, dtype, device and training mode are those of the convolution, which is left as it is.
         """
-        if not isinstance(conv, torch.nn.Conv2d):
-            raise UnsupportedModule(
-                f"{cls.__name__}.from_conv: got a {type(conv).__name__}, expected a torch.nn.Conv2d"
-            )
+        check_source(f"{cls.__name__}.from_conv", conv, (torch.nn.Conv2d, Conv2d))
+        check_factorable(f"{cls.__name__}.from_conv", conv.weight)
         factors = cls._nearest(conv, rank)
         layer = cls.__new__(cls)
         _LowRank.__init__(layer, conv, rank, "meta", conv.weight.dtype)

@@ -84,7 +84,8 @@ class PhasedSequential(torch.nn.Sequential):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Run the layers."""
-        if self.phases is False or (self.phases is None and torch.compiler.is_compiling()):
+        # Who exports or compiles wants the layers: phases fix sizes, and hide a dilation behind permutations.
+        if self.phases is False or torch.compiler.is_compiling():
             return _each(self, input)
         layers, done = list(self), 0
         for start, stop in find_runs(layers):

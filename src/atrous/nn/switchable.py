@@ -15,7 +15,7 @@ from atrous._errors import UnsupportedModule
 from atrous._geometry import Geometry, Ints
 from atrous.functional._check import check_input
 from atrous.functional.switchable import weight_moments
-from atrous.nn.conv import Conv2d
+from atrous.nn.conv import Conv2d, check_source
 
 _WINDOW = 5
 """The pixels across that the switch looks at."""
@@ -35,7 +35,7 @@ class SwitchableAtrousConv2d(Conv2d):
 
     Standardised, the kernel is `weight` scaled and shifted such that each output channel keeps the mean and the
     standard deviation that it had at the start, in the buffers `weight_beta` and `weight_gamma`. Parameters and buffers
-    have the names of the source, so its checkpoints load.
+    have the names of the source, so its checkpoints without deformable sampling load.
 
     Args:
         in_channels: C.
@@ -101,10 +101,7 @@ class SwitchableAtrousConv2d(Conv2d):
 
         Stride, dilation, groups, dtype, device and training mode are those of the convolution, which stays as it is.
         """
-        if not isinstance(conv, torch.nn.Conv2d):
-            raise UnsupportedModule(
-                f"{cls.__name__}.from_conv: got a {type(conv).__name__}, expected a torch.nn.Conv2d"
-            )
+        check_source(f"{cls.__name__}.from_conv", conv, (torch.nn.Conv2d, Conv2d))
         same, its = (
             Geometry.resolve(conv.kernel_size, conv.stride, padding, conv.dilation, ndim=2).padding
             for padding in ("same", conv.padding)
