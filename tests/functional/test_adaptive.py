@@ -220,3 +220,8 @@ def test_messages(change, error, message):
     given = {"input": torch.ones(2, 1, 4, 4), "weight": torch.ones(1, 1, 3, 3), "rate": torch.tensor(1.0)}
     with pytest.raises(error, match=re.escape(message)):
         adaptive_conv2d(**{**given, **change})
+
+
+def test_a_rate_is_a_tensor():
+    with pytest.raises(ShapeError, match=r"adaptive_conv2d: rate: got 2.0, expected real numbers of shape \(\)"):
+        adaptive_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3), 2.0)

@@ -132,3 +132,8 @@ def test_dilated_kernels_convolve_to_the_product():
 def test_messages(call, message):
     with pytest.raises(ShapeError, match=re.escape(message)):
         call()
+
+
+def test_factors_are_tensors():
+    with pytest.raises(ShapeError, match=r"kronecker: got factors with \['int', 'int'\] axes"):
+        functional.kronecker(3, 2)

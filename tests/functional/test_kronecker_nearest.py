@@ -179,3 +179,23 @@ W = torch.ones(4, 6)
 def test_messages(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("fill", [float("nan"), float("inf"), None])
+def test_a_weight_without_numbers_is_refused(fill):
+    weight = torch.empty(4, 4, device="meta") if fill is None else torch.full((4, 4), fill)
+    calls = {
+        "nearest_kronecker": lambda: functional.nearest_kronecker(weight, (2, 2)),
+        "kronecker_factors": lambda: functional.kronecker_factors(weight, [(2, 2), (2, 2)]),
+        "choose_kronecker": lambda: functional.choose_kronecker(weight, parameters=8),
+        "nearest_cp": lambda: functional.nearest_cp(weight, 1),
+        "nearest_separable": lambda: functional.nearest_separable(weight[:, :, None, None], 1),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ShapeError, match=rf"{name}: weight: got entries that are not finite or have no values"):
+            call()
+
+
+def test_a_shape_is_a_sequence():
+    with pytest.raises(ShapeError, match=r"nearest_kronecker: shape: got 2, expected a sequence of integers"):
+        functional.nearest_kronecker(torch.ones(4, 4), 2)

@@ -110,3 +110,9 @@ def _resolve(kernel: Ints, stride: Ints, padding: Padding, dilation: Ints, ndim:
 
 
 _resolve_cached = lru_cache(maxsize=1024)(_resolve)
+
+
+def check_finite(name: str, weight: torch.Tensor) -> None:
+    """Raise unless all entries are numbers."""
+    if weight.is_meta or not weight.isfinite().all():
+        raise ShapeError(f"{name}: weight: got entries that are not finite or have no values, expected finite numbers")

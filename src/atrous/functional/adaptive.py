@@ -110,9 +110,10 @@ def _check(
     geometry = resolve(tuple(weight.shape[2:]), stride, "same", 1, 2)
     size = geometry.output_size(input.shape[-2:])
     whole = *input.shape[:-3], 1, *size
-    if rate.shape not in ((), whole) or not rate.is_floating_point():
+    if not isinstance(rate, torch.Tensor) or rate.shape not in ((), whole) or not rate.is_floating_point():
+        got = f"{rate.dtype} of shape {tuple(rate.shape)}" if isinstance(rate, torch.Tensor) else repr(rate)
         raise ShapeError(
-            f"adaptive_conv2d: rate: got {rate.dtype} of shape {tuple(rate.shape)}, expected real numbers of shape () "
+            f"adaptive_conv2d: rate: got {got}, expected real numbers of shape () "
             f"or {whole}: one for all, or one for each pixel of the output"
         )
     return geometry, size

@@ -41,8 +41,8 @@ def kronecker(*factors: torch.Tensor) -> torch.Tensor:
         >>> kronecker(torch.tensor([1, 10]), torch.tensor([1, 2, 3]))
         tensor([ 1,  2,  3, 10, 20, 30])
     """
-    axes = [factor.ndim for factor in factors]
-    if len(set(axes)) != 1:
+    axes = [factor.ndim if isinstance(factor, torch.Tensor) else type(factor).__name__ for factor in factors]
+    if len(set(axes)) != 1 or not isinstance(axes[0], int):
         raise ShapeError(
             f"kronecker: got factors with {axes} axes, expected at least one factor and the same number of axes in "
             "all; add axes of size 1"

@@ -16,6 +16,7 @@ import torch
 
 from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import integers
+from atrous.functional._check import check_finite
 from atrous.functional.kronecker import Shape, apart, kronecker_kernel, whole
 from atrous.functional.low_rank import nearest_cp
 
@@ -102,6 +103,8 @@ def nearest_kronecker(weight: torch.Tensor, shape: Sequence[Any], rank: int = 1,
         >>> A.shape, B.shape, round(error, 6)
         (torch.Size([1, 2, 2]), torch.Size([1, 3, 3]), 0.0)
     """
+    if not isinstance(shape, Sequence):
+        raise ShapeError(f"nearest_kronecker: shape: got {shape!r}, expected a sequence of integers, or of such shapes")
     if not (shape and all(isinstance(one, Sequence) for one in shape)):
         pair, error = _pair(weight, shape, rank, groups)
         return *pair, error
@@ -282,4 +285,5 @@ def _block(name: str, weight: torch.Tensor, groups: int) -> Shape:
             f"{name}: weight: got shape {tuple(weight.shape)} of {weight.dtype} and groups={groups}, expected "
             "(D, C/groups, *K) of real numbers, and groups to divide D"
         )
+    check_finite(name, weight)
     return weight.shape[0] // groups, *weight.shape[1:]

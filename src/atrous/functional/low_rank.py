@@ -13,7 +13,7 @@ import torch
 
 from atrous._errors import GeometryError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, integers
-from atrous.functional._check import check_bias, check_dtypes, check_groups, check_input, resolve
+from atrous.functional._check import check_bias, check_dtypes, check_finite, check_groups, check_input, resolve
 from atrous.functional.conv import conv2d
 
 _SWEEPS = 200
@@ -285,6 +285,7 @@ def nearest_cp(weight: torch.Tensor, rank: int) -> tuple[list[torch.Tensor], flo
             f"nearest_cp: weight: got shape {tuple(weight.shape)} of {weight.dtype}, expected two axes or more of real "
             "numbers"
         )
+    check_finite("nearest_cp", weight)
     (rank,) = integers("nearest_cp: rank", rank, 1, 1)
     tensor = weight.detach().double()
     factors = [_start(tensor, axis, rank) for axis in range(tensor.ndim)]
@@ -315,6 +316,7 @@ def _fold(name: str, weight: torch.Tensor, groups: int) -> torch.Tensor:
             "real numbers"
         )
     check_groups(name, weight.shape[1] * groups, weight, groups)
+    check_finite(name, weight)
     outputs, channels, height, width = weight.shape
     grouped = weight.detach().double().reshape(groups, outputs // groups, channels, height, width)
     return grouped.permute(0, 2, 3, 1, 4).reshape(groups, channels * height, -1)
