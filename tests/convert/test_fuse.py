@@ -47,8 +47,8 @@ def test_what_the_table_names_changes_its_class_alone(model):
         "3": "run of 2: no row of the table",
         "4": "run of 2: no row of the table",
     }
-    assert type(model) is torch.nn.Sequential
-    assert (type(model[1]), model[1].phases) == (nn.PhasedSequential, None)
+    assert (type(model), model.phases) == (nn.PhasedSequential, None)
+    assert type(model[1]) is torch.nn.Sequential
     assert (dict(model.named_modules()), list(model.state_dict())) == before
     torch.testing.assert_close(model(IMAGE), original(IMAGE), rtol=1e-4, atol=1e-5)
     for other in (model.train(), original.train()):
@@ -70,17 +70,17 @@ def test_a_fused_run_goes_through_phases(model, monkeypatch):
 def test_what_is_measured_to_be_faster_stays(model, seconds):
     report = fuse_same_rate(model, IMAGE, measure=True)
     assert rows(report.changed) == dict.fromkeys(
-        ["1.0", "1.3", "3", "4"], "run of 2: phases take 1e+03 ms, layers 2e+03 ms"
+        ["1.0", "1.3", "3", "4"], "run of 2: phases take 2e+03 ms, layers 4e+03 ms"
     )
-    assert [type(one) for one in (model, model[1])] == [nn.PhasedSequential] * 2
-    assert (model.phases, model[1].phases) == (True, True)
+    assert [type(one) for one in (model, model[1])] == [nn.PhasedSequential, torch.nn.Sequential]
+    assert model.phases is True
 
 
 def test_what_is_measured_to_be_slower_does_not(model, seconds):
     seconds["layers"] = 1.04
     report = fuse_same_rate(model, IMAGE, measure=True)
     assert not report.changed
-    assert rows(report.kept)["1.0"] == "run of 2: phases take 1e+03 ms, layers 1.04e+03 ms"
+    assert rows(report.kept)["1.0"] == "run of 2: phases take 2e+03 ms, layers 2.08e+03 ms"
     assert [type(one) for one in (model, model[1])] == [torch.nn.Sequential] * 2
 
 
@@ -89,6 +89,33 @@ def test_times_are_taken():
     report = fuse_same_rate(model, IMAGE.double(), measure=True)
     (reason,) = {row.reason for row in report.changed + report.kept}
     assert re.fullmatch(r"run of 2: phases take [\d.e+]+ ms, layers [\d.e+]+ ms", reason)
+
+
+def block(dilation=4):
+    """As most networks are written."""
+    return torch.nn.Sequential(convolution(dilation), torch.nn.BatchNorm2d(32), torch.nn.ReLU())
+
+
+def test_a_run_of_blocks(monkeypatch):
+    model = torch.nn.Sequential(torch.nn.Conv2d(32, 32, 1), torch.nn.Sequential(block(), block()), block()).eval()
+    names, expected = list(model.state_dict()), model(IMAGE)
+    report = fuse_same_rate(model, IMAGE)
+    assert rows(report.changed) == dict.fromkeys(
+        ["1.0.0", "1.1.0", "2.0"], "run of 3: phases are faster (4x32x56-k3-d8)"
+    )
+    assert [type(one) for one in (model, model[1], model[2])] == [nn.PhasedSequential, *[torch.nn.Sequential] * 2]
+    calls, run = [], functional.in_phases
+    monkeypatch.setattr(functional, "in_phases", lambda *args: calls.append(len(args[1])) or run(*args))
+    torch.testing.assert_close(model(IMAGE), expected, rtol=1e-4, atol=1e-5)
+    assert calls == [7]
+    assert list(model.state_dict()) == names
+
+
+def test_blocks_that_are_called_one_by_one():
+    model = Sliced()
+    model.body = torch.nn.Sequential(torch.nn.Sequential(block(), block()), block()).eval()
+    assert list(rows(fuse_same_rate(model, IMAGE).changed)) == ["body.0.0.0", "body.0.1.0"]
+    assert [type(one) for one in (model.body, model.body[0])] == [torch.nn.Sequential, nn.PhasedSequential]
 
 
 class Block(torch.nn.Module):

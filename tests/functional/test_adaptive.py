@@ -88,13 +88,14 @@ def test_every_pixel_has_its_own_rate():
 def test_a_rate_of_0_reads_one_pixel_and_one_below_counts_as_0():
     x, w, rates, bias = draw()
     expected = F.conv2d(x, w.sum((2, 3), keepdim=True), bias)
-    for rate in (torch.tensor(0.0), torch.tensor(-3.5), -rates):
+    for rate in (torch.tensor(0.0), torch.tensor(-3.5), -rates, torch.tensor(-math.inf)):
         torch.testing.assert_close(adaptive_conv2d(x, w, rate, bias), expected)
 
 
-def test_a_huge_rate_reads_the_centre_alone():
+@pytest.mark.parametrize("rate", [1e30, math.inf])
+def test_a_huge_rate_reads_the_centre_alone(rate):
     x, w, _, bias = draw()
-    rate = torch.tensor(1e30, requires_grad=True)
+    rate = torch.tensor(rate, requires_grad=True)
     result = adaptive_conv2d(x, w, rate, bias)
     torch.testing.assert_close(result, F.conv2d(x, w[:, :, 1:2, 1:2], bias))
     assert torch.autograd.grad(result.sum(), rate)[0] == 0

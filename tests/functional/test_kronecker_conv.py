@@ -153,6 +153,15 @@ def test_compile(method):
     assert_equal(outcome(compiled, *leaves), outcome(call, *leaves))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_compile_with_all_sizes_left_free(stride):
+    torch.compiler.reset()
+    call, (x, *leaves) = verb("2d-composite", stride=stride), tensors("2d-composite")
+    compiled = torch.compile(lambda *args: call(*args), fullgraph=True, dynamic=True, backend="aot_eager")
+    for one in (x, x[..., 1:]):
+        assert_equal(outcome(compiled, one, *leaves), outcome(call, one, *leaves))
+
+
 def test_export_with_sizes_left_free():
     factors = torch.nn.ParameterList(torch.randn(1, 4, 1, 3, 3) for _ in range(3))
 

@@ -126,6 +126,13 @@ def test_a_single_weight_has_no_deviation():
         standardized_weight(one, one, one)
 
 
+@pytest.mark.parametrize("what", ["scale", "shift"])
+def test_every_output_channel_has_a_scale_and_a_shift(what):
+    given = {"scale": torch.ones(4, 1, 1, 1), "shift": torch.ones(4, 1, 1, 1), what: torch.ones(3, 1, 1, 1)}
+    with pytest.raises(ShapeError, match=rf"{what}: got shape \(3, 1, 1, 1\), expected \(4, 1, 1, 1\), one for each"):
+        standardized_weight(torch.randn(4, 3, 3, 3), **given)
+
+
 def test_every_tensor_has_one_dtype():
     x, weight, difference, switch, bias = draw()
     with pytest.raises(ShapeError, match=r"switchable_conv2d: got tensors of torch.float32, torch.float64"):

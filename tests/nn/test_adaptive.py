@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from atrous import GeometryError, ShapeError, functional, nn
+from atrous.footprint import trace_footprint
 
 PER = ("pixel", "layer")
 
@@ -115,6 +116,13 @@ def test_device_and_dtype(per):
 def test_messages(options, message):
     with pytest.raises(GeometryError, match=message):
         nn.AdaptiveDilationConv2d(2, 2, **{"kernel_size": 3, **options})
+
+
+@pytest.mark.parametrize("per", PER)
+def test_it_may_read_anything(per):
+    fp = trace_footprint(nn.AdaptiveDilationConv2d(2, 2, 3, per=per), torch.randn(1, 2, 9, 11))
+    assert fp.globals == (True, True)
+    assert fp.output_size == (9, 11)
 
 
 def test_an_input_that_does_not_fit():

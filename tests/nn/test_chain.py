@@ -1,6 +1,9 @@
+import re
+
 import pytest
 import torch
 
+from atrous import UnsupportedModule, nn
 from atrous.nn import Conv2d
 from atrous.nn.chain import Chain
 
@@ -31,3 +34,11 @@ def test_a_slice_is_a_plain_sequential_with_the_same_layers():
     assert part[0] is layers[0]
     assert list(part._modules) == ["0", "1", "2"]
     assert isinstance(layers[-1], torch.nn.MaxPool2d)
+
+
+@pytest.mark.parametrize("activation", [torch.nn.ReLU(), torch.relu, "relu", lambda: None])
+@pytest.mark.parametrize("kind", [nn.Cascade, nn.DilatedStack])
+def test_an_activation_is_what_makes_one(kind, activation):
+    message = f"{kind.__name__}: activation: got {activation!r}, expected what makes a module when called"
+    with pytest.raises(UnsupportedModule, match=re.escape(message)):
+        kind(4, 3, 2, 2, activation=activation)

@@ -15,7 +15,7 @@ from atrous.convert.report import Report, Row, check_model, convolutions, descri
 from atrous.footprint import Footprint, trace_footprint
 from atrous.footprint.axis import IDENTITY
 from atrous.footprint.export import evaluating
-from atrous.nn.phases import dilation_of, find_row, find_runs
+from atrous.nn.phases import dilation_of, find_row, find_runs, is_plain, layers_of
 
 _TURNS = 9
 """How often both ways are timed."""
@@ -35,12 +35,13 @@ def fuse_same_rate(model: torch.nn.Module, *example_inputs: torch.Tensor, measur
 
     A run is two convolutions or more of one dilation d > 1 with stride 1, odd kernels and zero padding 'same', joined
     by pointwise operations alone, each output read by the next and by nothing else. The model's footprint tells where
-    they are. Those that stand side by side in a plain `torch.nn.Sequential` can be fused: it becomes an
-    `atrous.nn.PhasedSequential`. Nothing else changes: parameters, `state_dict`, hooks, names of modules and, up to
-    rounding, results. Other runs are found and kept.
+    they are. Those that stand side by side in a plain `torch.nn.Sequential`, or in plain sequences inside one, can be
+    fused: the outermost becomes an `atrous.nn.PhasedSequential`. Nothing else changes: parameters, `state_dict`, hooks,
+    names of modules and, up to rounding, results. Other runs are found and kept.
 
     By default the table decides, which is of dense layers in float32 on a CPU, here for the sizes of the example and
-    again for those of each call. With `measure=True` both ways are timed on the example, and what won stays.
+    again for those of each call. With `measure=True` both ways are timed on the example, all runs of a sequence
+    together, and what won stays.
 
     Args:
         model: any module that `torch.export` takes.
@@ -95,7 +96,7 @@ def _alone(module: torch.nn.Module) -> str:
 
 
 def _called(model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> dict[Any, torch.Tensor]:
-    """Return the plain sequences that the model calls, and what each gets first."""
+    """Return the plain sequences that the model calls and that are in no other such, and what each gets first."""
     inputs: dict[Any, torch.Tensor] = {}
 
     def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -109,12 +110,13 @@ def _called(model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...]) ->
     finally:
         for handle in handles:
             handle.remove()
-    return inputs
+    inside = {layer for sequence in inputs for layer in sequence if is_plain(layer)}
+    return {sequence: input for sequence, input in inputs.items() if sequence not in inside}
 
 
 def _runs(sequence: Any, input: torch.Tensor) -> list[_Run]:
     """Return the layers of every run of a sequence, and what they get."""
-    layers, done, runs = list(sequence), 0, []
+    layers, done, runs = list(layers_of(sequence)), 0, []
     for start, stop in find_runs(layers):
         for layer in layers[done:start]:
             input = layer(input)

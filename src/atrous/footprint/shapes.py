@@ -18,7 +18,7 @@ aten = torch.ops.aten
       aten.hardswish, aten.hardsigmoid, aten.hardtanh, aten.relu6, aten.leaky_relu, aten.elu, aten.celu, aten.selu,
       aten.prelu, aten.mish, aten.threshold, aten.log_sigmoid, aten.tril, aten.triu,
       aten.copy, aten.type_as, aten.nan_to_num, aten.masked_fill, aten.complex, aten.polar,
-      aten.expand, aten.expand_as, aten.broadcast_to)  # fmt: skip
+      aten.expand, aten.expand_as, aten.broadcast_to, aten.__and__, aten.__or__, aten.__xor__)  # fmt: skip
 def _alone(call: Call) -> list[Edge]:
     return call.pointwise()
 
@@ -142,6 +142,8 @@ def _repeat_interleave(call: Call) -> list[Edge]:
 
 @rule(aten.index_select)
 def _index_select(call: Call) -> list[Edge]:
+    if not isinstance(call["index"], torch.Tensor) or is_fake(call["index"]):
+        return call.everything_of_all()  # which places, is computed
     size = call.source("self").shape[call["dim"]]
     places = [place % size for place in call.value("index").reshape(-1).tolist()]
     return call.along("self", {call["dim"]: Taps(0, tuple({place: 1} for place in places))})

@@ -69,6 +69,8 @@ def adaptive_conv2d(
     batched = input if input.ndim == 4 else input[None]
     count, channels, height, width = batched.shape
     rate = rate.to(torch.promote_types(rate.dtype, torch.float32)).expand(count, 1, *size)[:, 0]
+    # An infinite rate reads what a large one does: at no tap but the centre is there anything.
+    rate = rate.clamp(torch.finfo(rate.dtype).min, torch.finfo(rate.dtype).max)
     fixed = rate.detach()
     # The difference is 0 with derivative 1.
     rate = fixed.clamp(min=0) + (rate - fixed)

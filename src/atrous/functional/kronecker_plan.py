@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import index
 
 import torch
 
@@ -71,7 +72,8 @@ def stages(kernels: Sequence[Sequence[int]], geometry: Geometry, order: Sequence
     padding, apart = geometry.padding, (1,) * geometry.ndim
     for number, place in enumerate(order, 1):
         later = [steps[other] for other in order[number:]]
-        kept = tuple(math.gcd(*column) for column in zip(geometry.stride, *later, strict=True))
+        # A compiler that leaves sizes free fixes these, which decide what runs, when they are asked for as an index.
+        kept = tuple(math.gcd(*map(index, column)) for column in zip(geometry.stride, *later, strict=True))
         stride = tuple(wide // narrow for wide, narrow in zip(kept, apart, strict=True))
         dilation = tuple(max(1, step // narrow) for step, narrow in zip(steps[place], apart, strict=True))
         windows.append(Geometry(tuple(kernels[place]), stride, dilation, padding))
@@ -84,11 +86,11 @@ def _plan(
 ) -> tuple[int, ...]:
     samples, *pixels = size
     outer_first = tuple(range(len(shapes)))
-    costs = [
-        (samples * _cascade_cost(shapes, rank, geometry, pixels, order), order)
-        for order in (outer_first, outer_first[::-1])
-    ]
-    cost, order = min(costs)
+    inner_first = outer_first[::-1]
+    outer, inner = (
+        samples * _cascade_cost(shapes, rank, geometry, pixels, order) for order in (outer_first, inner_first)
+    )
+    order, cost = (outer_first, outer) if outer <= inner else (inner_first, inner)
     return order if method == "cascade" or cost < _dense_cost(shapes, rank, geometry, samples, pixels) else ()
 
 

@@ -93,7 +93,7 @@ def standardized_weight(weight: torch.Tensor, scale: torch.Tensor, shift: torch.
         The shape of weight.
 
     Raises:
-        ShapeError: a single weight for an output channel, which has no deviation.
+        ShapeError: a single weight for an output channel, which has no deviation, or a scale or shift of another shape.
 
     Source: Qiao et al., Weight standardization, 2019 (arXiv:1903.10520); with a fixed scale and shift in DetectoRS.
 
@@ -104,6 +104,12 @@ def standardized_weight(weight: torch.Tensor, scale: torch.Tensor, shift: torch.
                 [ 0.3873,  1.1619]])
     """
     deviation, mean = weight_moments(weight)
+    for what, given in (("scale", scale), ("shift", shift)):
+        if given.shape != mean.shape:
+            raise ShapeError(
+                f"standardized_weight: {what}: got shape {tuple(given.shape)}, expected {tuple(mean.shape)}, one for "
+                "each output channel"
+            )
     return scale * (weight - mean) / deviation + shift
 
 

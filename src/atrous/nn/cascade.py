@@ -14,7 +14,7 @@ import torch
 from atrous import functional
 from atrous._errors import GeometryError, UnsupportedModule
 from atrous._geometry import Geometry, Ints, integers
-from atrous.nn.chain import Chain
+from atrous.nn.chain import Chain, make_activation
 from atrous.nn.conv import Conv2d, convolution
 
 
@@ -44,6 +44,7 @@ class Cascade(Chain):
 
     Raises:
         GeometryError: sizes below 1, groups that do not divide the channels, or an unknown padding.
+        UnsupportedModule: an activation that makes no module.
         ShapeError: in the call, an input that does not fit.
 
     Source: Huszar, Dilated convolutions and Kronecker factored convolutions, 2016; with activations, Yu and Koltun
@@ -83,7 +84,7 @@ class Cascade(Chain):
             options = {"dilation": dilation, "groups": groups, "bias": has_bias, "device": device, "dtype": dtype}
             self.append(Conv2d(channels, channels, kernel_size, padding=side, **options))
             if activation is not None and layer < layers:
-                self.append(activation())
+                self.append(make_activation("Cascade", activation))
         self.reset_parameters()
 
     @property

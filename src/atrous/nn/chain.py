@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from atrous._errors import UnsupportedModule
 from atrous._geometry import Geometry
 
 
@@ -35,3 +36,17 @@ class Chain(torch.nn.Sequential):
         for name, layer in list(self.named_children())[index]:
             part.add_module(name, layer)
         return part
+
+
+def make_activation(name: str, maker: Any) -> torch.nn.Module:
+    """Return a new activation of a class or function, or raise for something else, as a module that is one already."""
+    try:
+        made = maker()
+        if isinstance(made, torch.nn.Module):
+            return made
+        reason = f"that makes a {type(made).__name__}"
+    except TypeError as error:
+        reason = str(error)
+    raise UnsupportedModule(
+        f"{name}: activation: got {maker!r}, expected what makes a module when called, such as torch.nn.ReLU: {reason}"
+    )

@@ -5,6 +5,7 @@ Legend: B batch, C channels in, D channels out, P output size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -161,6 +162,24 @@ def check_factorable(name: str, weight: torch.Tensor) -> None:
             f"{name}: got a weight without values, with some that are not finite, or of zeros alone, whose factors are "
             "zeros too and never learn; expected finite numbers that are not all 0"
         )
+
+
+def draw_factors(factors: Sequence[torch.Tensor], bias: torch.Tensor | None, fan_in: int, rank: int) -> None:
+    """Fill factors such that a weight of `rank` products of them varies as torch's does at the start, and its bias."""
+    # torch's variance is 1 / (3 fan_in). A number in +-b has b^2 / 3, and r products of f such have r (b^2 / 3)^f.
+    bound = math.sqrt(3) * (3 * fan_in * rank) ** (-0.5 / len(factors))
+    for factor in factors:
+        torch.nn.init.uniform_(factor, -bound, bound)
+    if bias is not None:
+        torch.nn.init.uniform_(bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+
+
+def spelled(layer: Any, first: str) -> str:
+    """Return the arguments of a layer with the geometry of a convolution: `first`, and what is not at its default."""
+    once, none = (1,) * len(layer.kernel_size), (0,) * len(layer.kernel_size)
+    defaults = {"stride": once, "padding": none, "dilation": once, "groups": 1, "padding_mode": "zeros"}
+    parts = [f"{name}={getattr(layer, name)!r}" for name, value in defaults.items() if getattr(layer, name) != value]
+    return ", ".join([first, *parts, *([] if layer.bias is not None else ["bias=False"])])
 
 
 TORCH: dict[int, Any] = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}

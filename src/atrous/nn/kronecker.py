@@ -15,7 +15,7 @@ import torch
 from atrous import functional
 from atrous._errors import GeometryError
 from atrous._geometry import Geometry, Ints, Padding, integers
-from atrous.nn.conv import OURS, TORCH, check_factorable, check_source, convolution
+from atrous.nn.conv import OURS, TORCH, check_factorable, check_source, convolution, draw_factors, spelled
 
 
 class _Kronecker(torch.nn.Module):
@@ -49,12 +49,7 @@ class _Kronecker(torch.nn.Module):
     def reset_parameters(self) -> None:
         """Draw the factors such that the weight varies as torch's does at the start, and the bias as there."""
         fan_in = math.prod(math.prod(shape[1:]) for shape in self.shapes)
-        # torch's is 1 / (3 fan_in). A number in +-b has b^2 / 3, and r products of f such have r (b^2 / 3)^f.
-        bound = math.sqrt(3) * (3 * fan_in * self.rank) ** (-0.5 / len(self.shapes))
-        for factor in self.factors:
-            torch.nn.init.uniform_(factor, -bound, bound)
-        if self.bias is not None:
-            torch.nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        draw_factors([*self.factors], self.bias, fan_in, self.rank)
 
     def kernel(self) -> torch.Tensor:
         """Return the dense weight, differentiable in the factors."""
@@ -136,13 +131,7 @@ class _KroneckerConv(_Kronecker):
 
     def extra_repr(self) -> str:
         """Return the arguments without a default, and those that are not at theirs."""
-        parts = [f"{self.in_channels}, {self.out_channels}, shapes={self.shapes}, rank={self.rank}"]
-        once, none = (1,) * self.ndim, (0,) * self.ndim
-        defaults = {"stride": once, "padding": none, "dilation": once, "groups": 1, "padding_mode": "zeros"}
-        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
-        if self.bias is None:
-            parts.append("bias=False")
-        return ", ".join(parts)
+        return spelled(self, f"{self.in_channels}, {self.out_channels}, shapes={self.shapes}, rank={self.rank}")
 
 
 class KroneckerConv1d(_KroneckerConv):

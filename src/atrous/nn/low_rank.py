@@ -14,7 +14,7 @@ import torch
 from atrous import functional
 from atrous._errors import GeometryError
 from atrous._geometry import Geometry, Ints, Padding, integers
-from atrous.nn.conv import Conv2d, check_factorable, check_source, convolution
+from atrous.nn.conv import Conv2d, check_factorable, check_source, convolution, draw_factors, spelled
 
 
 class _LowRank(torch.nn.Module):
@@ -56,12 +56,7 @@ class _LowRank(torch.nn.Module):
     def reset_parameters(self) -> None:
         """Draw the factors such that the kernel varies as that of `torch.nn.Conv2d` does, and the bias as there."""
         fan_in = self.in_channels // self.groups * math.prod(self.kernel_size)
-        # torch's is 1 / (3 fan_in). A number in +-b has b^2 / 3, and R products of n such have R (b^2 / 3)^n.
-        bound = math.sqrt(3) * (3 * fan_in * self.rank) ** (-0.5 / len(self.factor_names))
-        for factor in self._factors:
-            torch.nn.init.uniform_(factor, -bound, bound)
-        if self.bias is not None:
-            torch.nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        draw_factors(self._factors, self.bias, fan_in, self.rank)
 
     @classmethod
     def from_conv(cls, conv: torch.nn.Conv2d, rank: int) -> Self:
@@ -92,12 +87,8 @@ class _LowRank(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """Return the arguments without a default, and those that are not at theirs."""
-        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, rank={self.rank}"]
-        defaults = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros"}
-        parts += [f"{name}={getattr(self, name)!r}" for name, value in defaults.items() if getattr(self, name) != value]
-        if self.bias is None:
-            parts.append("bias=False")
-        return ", ".join(parts)
+        first = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, rank={self.rank}"
+        return spelled(self, first)
 
 
 class SeparableConv2d(_LowRank):
