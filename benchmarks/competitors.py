@@ -93,6 +93,7 @@ class Competitors:
         dilation = 1 if who.endswith("undilated") else self.cell.dilation
         if who.startswith("forced"):
             tensors = [t.float() for t in self.tensors] if who == "forced_float32" else self.tensors
+            tensors = _laid(tensors, last=True) if who == "forced_channels_last" else tensors
             return self._forced(self.cell, pass_, dilation, tensors)
         if own or who == "stock_autograd":
             return self._through_autograd(self.cell, pass_, _functional(self.cell, own))
@@ -118,9 +119,9 @@ class Competitors:
         forward, weight_gradient = _bare(ops.tap_conv.default), _bare(ops.tap_conv_weight.default)
         padding = cell.padding if dilation == cell.dilation else dilation * (cell.kernel - 1) // 2
         steps = torch.arange(cell.kernel, dtype=torch.int32) * dilation - padding
-        offsets = torch.cartesian_prod(*[steps] * cell.ndim).reshape(-1, cell.ndim).contiguous()
-        negated = (-offsets).contiguous()
         input, weight, grad = tensors
+        offsets = torch.cartesian_prod(*[steps] * cell.ndim).reshape(-1, cell.ndim).to(input.device)
+        negated = -offsets
         weight, isa = weight.flatten(2), self.isa
         stride, one = [cell.stride] * cell.ndim, [1] * cell.ndim
         output, size, groups = cell.output, cell.sizes, cell.groups

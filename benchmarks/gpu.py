@@ -1,4 +1,4 @@
-"""What serves tensors on a GPU, held to the tables of cases, and what torch's depthwise convolutions take there.
+"""What serves tensors on a GPU, held to the tables of cases, and what depthwise convolutions take there.
 
 `benchmarks/gpu.sh` installs the package and runs this: `python -m benchmarks.gpu --help`.
 """
@@ -32,8 +32,12 @@ COLUMNS = {
     "copy": ("forward", "copy"),
     "forward": ("forward", "stock"),
     "forward, channels_last": ("forward", "stock_channels_last"),
+    "taps": ("forward", "forced"),
+    "taps, channels_last": ("forward", "forced_channels_last"),
     "backward": ("backward", "stock"),
     "backward, channels_last": ("backward", "stock_channels_last"),
+    "taps backward": ("backward", "forced"),
+    "taps backward, channels_last": ("backward", "forced_channels_last"),
 }
 """Title -> pass and competitor, as `benchmarks.competitors` knows them."""
 
@@ -61,7 +65,11 @@ def main() -> int:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}; torch {torch.__version__}; atrous {atrous.__version__}\n")
     step = 8 if options.quick else 1
-    failures = [*check("conv", CONV_CASES[::step], device), *check("tap_conv", TAP_CASES[::step], device)]
+    taps = "triton" if device.type == "cuda" else None
+    runs: list[tuple[str, Sequence[ConvCase | TapCase], str | None]] = [
+        ("conv", CONV_CASES[::step], None), ("conv", CONV_CASES[::step], taps), ("tap_conv", TAP_CASES[::step], taps)
+    ]  # fmt: skip
+    failures = [failure for run in runs for failure in check(*run, device)]
     print("", *failures, sep="\n")
     cells = [cell for cell in (QUICK if options.quick else CELLS) if _matches(cell, options.cells)]
     for line in table(cells, options.dtypes, device):
@@ -73,14 +81,14 @@ def _matches(cell: Cell, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(cell.name, pattern) for pattern in patterns)
 
 
-def check(verb: str, cases: Sequence[ConvCase | TapCase], device: torch.device) -> list[str]:
+def check(verb: str, cases: Sequence[ConvCase | TapCase], backend: str | None, device: torch.device) -> list[str]:
     """Run float32 cases, forward and every gradient, on a device; print who served them, return what is wrong."""
     served: Counter[str] = Counter()
     failures = []
     for case in cases:
         try:
-            served[_served(case, device)] += 1
-            result = _outcome(case, torch.float32, device)
+            served[_served(case, device, backend)] += 1
+            result = _outcome(case, torch.float32, device, backend)
             reference, exact = (_outcome(case, dtype, CPU, "reference") for dtype in (torch.float32, torch.float64))
             for tensors in zip(result, reference, exact, strict=True):
                 assert_within_budget(*tensors, what="error")
@@ -102,9 +110,9 @@ def _tensors(case: ConvCase | TapCase, dtype: torch.dtype, device: torch.device)
     return [tensor if tensor is None else tensor.to(device) for tensor in case.tensors(dtype)]
 
 
-def _served(case: ConvCase | TapCase, device: torch.device) -> str:
+def _served(case: ConvCase | TapCase, device: torch.device, backend: str | None) -> str:
     """Return which backends run a case."""
-    line = atrous.explain(_verb(case), *_tensors(case, torch.float32, device), **case.options)
+    line = atrous.explain(_verb(case), *_tensors(case, torch.float32, device), **case.options, backend=backend)
     found = re.search(r"runs on (.+?),", line)
     return found[1] if found else line
 
@@ -122,9 +130,9 @@ def _outcome(
 
 
 def table(cells: Sequence[Cell], dtypes: Sequence[str], device: torch.device) -> Iterator[str]:
-    """Yield the lines of a Markdown table: torch's medians in milliseconds."""
-    yield "Milliseconds of torch's own depthwise convolutions, contiguous where nothing else is said; *copy* is of the"
-    yield "input into another tensor, a forward pass with nothing to compute."
+    """Yield the lines of a Markdown table: medians in milliseconds."""
+    yield "Milliseconds of torch's own depthwise convolutions and of taps, contiguous where nothing else is said;"
+    yield "*copy* is of the input into another tensor, a forward pass with nothing to compute."
     yield ""
     yield "| cell | dtype | " + " | ".join(COLUMNS) + " |"
     yield "|---" * (2 + len(COLUMNS)) + "|"

@@ -22,11 +22,17 @@ def test_json(capsys):
     assert facts["backends"].startswith("reference, aten, ")
 
 
-@pytest.mark.parametrize(("reason", "backends"), [(None, "cpu"), ("not built", "no cpu (not built)")])
-def test_whether_the_compiled_operations_are_there(capsys, monkeypatch, reason, backends):
-    monkeypatch.setattr("atrous._backends.cpu.UNAVAILABLE", reason)
+BOTH = ("cpu", "triton")
+
+
+@pytest.mark.parametrize(("reason", "backend"), [(None, "{}"), ("not built", "no {} (not built)")])
+@pytest.mark.parametrize("name", BOTH)
+def test_whether_the_compiled_operations_are_there(capsys, monkeypatch, reason, backend, name):
+    for one in BOTH:
+        monkeypatch.setattr(f"atrous._backends.{one}.UNAVAILABLE", reason if one == name else None)
     main(["info", "--json"])
-    assert json.loads(capsys.readouterr().out)["backends"] == f"reference, aten, {backends}"
+    told = json.loads(capsys.readouterr().out)["backends"]
+    assert told.split(", ") == ["reference", "aten", *(backend.format(one) if one == name else one for one in BOTH)]
 
 
 def test_an_extra_that_is_absent(capsys, monkeypatch):

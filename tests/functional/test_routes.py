@@ -5,9 +5,10 @@ import re
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import atrous
-from atrous import ShapeError, functional, nn
+from atrous import BackendError, ShapeError, functional, nn
 
 X, W = torch.randn(2, 4, 9, 9), torch.randn(4, 1, 3, 3)
 SAME = {"groups": 4, "padding": "same"}
@@ -115,6 +116,29 @@ def test_a_network_is_read_and_left_alone():
 def test_a_large_network_costs_no_computation():
     layer = nn.Conv2d(8, 8, 31, groups=8, padding="same", device="meta").to_empty(device="cpu")
     assert says("runs on 'cpu', because taps .*", atrous.explain(layer, torch.empty(1, 8, 4096, 4096)))
+
+
+def test_a_gpu(monkeypatch):
+    monkeypatch.setattr("atrous._backends.triton.UNAVAILABLE", None)
+    with FakeTensorMode():
+        x, w = torch.empty(2, 4, 9, 9, device="cuda"), torch.empty(4, 1, 3, 3, device="cuda")
+        text = atrous.explain(functional.conv2d, x, w, **SAME)
+        assert says("runs on 'aten', because nothing was measured on a GPU; backend='triton' runs taps there", text)
+        text = atrous.explain(functional.conv2d, x, w, **SAME, backend="triton")
+        assert says("runs on 'triton', because it was named", text)
+        layer = functional.conv2d(x, w, **SAME, backend="triton")
+        assert (layer.device.type, layer.shape) == ("cuda", x.shape)
+        offsets = torch.empty(9, 2, dtype=torch.int32, device="cuda")
+        text = atrous.explain(functional.tap_conv, x, w.flatten(2), offsets)
+        assert says("runs on 'triton', because it is the first that can run this call", text)
+        with pytest.raises(BackendError, match="conv: backend 'cpu' is for floating tensors of 16 to 64 bits on a CPU"):
+            functional.conv2d(x, w, **SAME, backend="cpu")
+        monkeypatch.setattr("atrous._backends.triton.UNAVAILABLE", "Triton is missing")
+        with pytest.raises(BackendError, match="conv: backend 'triton' cannot run: Triton is missing; leave"):
+            functional.conv2d(x, w, **SAME, backend="triton")
+    monkeypatch.setattr("atrous._backends.triton.UNAVAILABLE", None)
+    with pytest.raises(BackendError, match="'triton' is for floating tensors of 16 to 64 bits on a GPU, got "):
+        functional.conv2d(X, W, **SAME, backend="triton")
 
 
 def test_what_the_call_raises_is_raised():

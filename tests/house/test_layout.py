@@ -19,6 +19,8 @@ COVERED_BY = {
     "__main__.py": "cli/test_cli.py",
     "_backends/__init__.py": "functional/test_conv.py",
     "_backends/cpu/taps.py": "functional/test_taps.py",
+    "_backends/triton/kernels.py": "oracles/test_triton.py",
+    "_backends/triton/taps.py": "oracles/test_triton.py",
     "_backends/reference/conv.py": "functional/test_conv.py",
     "_backends/reference/precision.py": "_backends/reference/test_taps.py",
     "_ops/__init__.py": "functional/test_taps.py",

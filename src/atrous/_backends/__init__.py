@@ -13,17 +13,20 @@ from typing import NamedTuple
 import torch
 
 from atrous._autocast import computed_dtype
-from atrous._backends import aten, cpu, reference, table
+from atrous._backends import aten, cpu, reference, table, triton
 from atrous._errors import BackendError
 from atrous._geometry import Geometry
 from atrous._watch import PLAIN, transformed
 
-_BACKENDS = {"reference": reference, "aten": aten, "cpu": cpu}
+_BACKENDS = {"reference": reference, "aten": aten, "cpu": cpu, "triton": triton}
+
+TAPS = {"cpu": ("cpu", "a CPU"), "triton": ("cuda", "a GPU")}
+"""Backends that run a convolution as a sum over taps -> the device that they are for, and how it is called."""
 
 NAMES = {
-    "conv": ("aten", "reference", "cpu"),
-    "conv_transpose": ("aten", "reference", "cpu"),
-    "tap_conv": ("cpu", "reference"),
+    "conv": ("aten", "reference", "cpu", "triton"),
+    "conv_transpose": ("aten", "reference", "cpu", "triton"),
+    "tap_conv": ("cpu", "triton", "reference"),
 }
 """The names that `backend=` accepts for an operation; where no table decides, the first that can run an input does."""
 
@@ -40,8 +43,8 @@ def choose(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int,
     """Return the route of `operation`: the named backend, or the first that can run this call, both ways.
 
     `aten` runs floating and complex tensors with one to three axes (torch convolves some integer dtypes on some
-    devices, and none of them with every dilation), `cpu` plain tensors of 16 to 64 bits a float on a CPU, `reference`
-    everything dense.
+    devices, and none of them with every dilation), `cpu` plain tensors of 16 to 64 bits a float on a CPU, `triton` on a
+    GPU, `reference` everything dense.
 
     Raises:
         BackendError: a name that no backend of the operation has, a named backend that cannot run this call, or no
@@ -50,7 +53,8 @@ def choose(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int,
     names = NAMES[operation]
     if backend is None:
         reason = "it is the first that can run this call"
-        for name in names:
+        elsewhere = "cpu" if input.is_cuda else "triton"  # no news is that it cannot run
+        for name in (name for name in names if name != elsewhere):
             refusal = _refusal(operation, name, input, weight, ndim) or _reservation(operation, name, input, weight)
             if refusal is None:
                 return Route(name, name, reason)
@@ -115,6 +119,8 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
     """Return the route of what is named, or only one backend can or should run; None leaves it to the timings."""
     if backend is not None or _refusal(operation, "aten", input, weight, ndim):
         return choose(operation, input, weight, ndim, backend)
+    if input.is_cuda:
+        return Route("aten", "aten", "nothing was measured on a GPU; backend='triton' runs taps there")
     reason = _refusal(operation, "cpu", input, weight, ndim) or _reservation(operation, "cpu", input, weight)
     return Route("aten", "aten", f"'cpu' {reason}") if reason else None
 
@@ -217,11 +223,13 @@ def _refusal(operation: str, name: str, input: torch.Tensor, weight: torch.Tenso
             return None
         got = f"{ndim} axes" if floating else f"{input.dtype} tensors"
         return f"is for floating and complex tensors of 1 to 3 axes, got {got}"
-    if name == "cpu":
-        if cpu.UNAVAILABLE:
-            return f"cannot run: {cpu.UNAVAILABLE}"
-        if input.dtype not in cpu.DTYPES or input.device.type != "cpu":
-            return f"is for floating tensors of 16 to 64 bits on a CPU, got {input.dtype} on {input.device.type}"
+    if name in TAPS:
+        device, called = TAPS[name]
+        # What registers the operations is the compiled library, for every device.
+        if unavailable := cpu.UNAVAILABLE or (triton.UNAVAILABLE if name == "triton" else None):
+            return f"cannot run: {unavailable}"
+        if input.dtype not in cpu.DTYPES or input.device.type != device:
+            return f"is for floating tensors of 16 to 64 bits on {called}, got {input.dtype} on {input.device.type}"
         if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
             return "is no operator of ONNX"
         return _unlike_plain(input, weight) or _unlike_dense(input, weight)

@@ -12,7 +12,7 @@ from atrous._ops import tap_conv
 __all__ = ["implementation"]
 
 # The other implementations are made of torch's operators, which have every contract already.
-_CONTRACTS = {("tap_conv", "cpu"): tap_conv.tap_conv}
+_CONTRACTS = {("tap_conv", name): tap_conv.tap_conv for name in _backends.TAPS}
 
 
 def implementation(operation: str, name: str) -> Callable[..., torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from atrous._autocast import all_converted
-from atrous._backends import Route, aten, implementation
+from atrous._backends import TAPS, Route, aten, implementation
 from atrous._geometry import Geometry
 from atrous._ops import tap_conv as taps
 from atrous._watch import recorded
@@ -34,7 +34,7 @@ def conv(
 
     `output_size` is P, or None to work it out.
     """
-    if "cpu" in route[:2]:
+    if route.forward in TAPS or route.backward in TAPS:
         # Torch's operators convert by themselves; taps have one dtype, which their derivatives keep.
         input, weight, bias = all_converted(input, weight, bias)
     return _along(input, weight, bias, geometry, groups, output_size, route)
@@ -105,7 +105,7 @@ def conv_transpose(
     name: str,
 ) -> torch.Tensor:
     """Spread `input` (B, C, *S) by `weight` (C, D/groups, *K) to (B, D, *P), differentiable to every order."""
-    if name != "cpu":
+    if name not in TAPS:
         return implementation("conv_transpose", name)(input, weight, bias, geometry, groups, output_padding)
     input, weight, bias = all_converted(input, weight, bias)
     size = geometry.transposed_size(input.shape[2:], output_padding)
@@ -123,7 +123,7 @@ def _forward(
     output_size: Sequence[int] | None,
     name: str,
 ) -> torch.Tensor:
-    if name != "cpu":
+    if name not in TAPS:
         return implementation("conv", name)(input, weight, bias, geometry, groups)
     once = (1,) * geometry.ndim
     if output_size is None:
@@ -157,7 +157,7 @@ class _Mixed(torch.autograd.Function):
         if grad is None:
             return (None,) * len(wanted)
         input, weight, offsets = ctx.saved_tensors
-        if ctx.route.backward == "cpu":
+        if ctx.route.backward in TAPS:
             gradients = _gradients_by_taps(grad, input, weight, offsets, ctx.geometry.stride, ctx.groups, wanted[:3])
         else:
             gradients = aten.conv_gradients(grad, input, weight, ctx.geometry, ctx.groups, wanted[:3])

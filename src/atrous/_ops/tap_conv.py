@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from atrous._autocast import autocasts
-from atrous._backends import cpu
+from atrous._backends import cpu, triton
 from atrous._watch import recorded
 
 _LARGEST = 2**31 - 1
@@ -335,3 +335,6 @@ if cpu.UNAVAILABLE is None:
         _fake_tap_conv_weight,
         _flops_weight,
     )
+    if triton.UNAVAILABLE is None:
+        torch.library.impl("atrous::tap_conv", "cuda", triton.tap_conv)
+        torch.library.impl("atrous::tap_conv_weight", "cuda", triton.tap_conv_weight)

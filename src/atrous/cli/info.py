@@ -36,7 +36,7 @@ def collect() -> dict[str, Any]:
     import torch
 
     from atrous import __version__
-    from atrous._backends import cpu
+    from atrous._backends import cpu, triton
     from atrous._extras import EXTRAS, missing
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -53,9 +53,13 @@ def collect() -> dict[str, Any]:
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "devices": ", ".join(["cpu", *devices]),
-        "backends": "reference, aten, " + (f"no cpu ({cpu.UNAVAILABLE})" if cpu.UNAVAILABLE else "cpu"),
+        "backends": ", ".join(["reference", "aten", _there("cpu", cpu), _there("triton", triton)]),
         "extras": extras,
     }
+
+
+def _there(name: str, backend: Any) -> str:
+    return f"no {name} ({backend.UNAVAILABLE})" if backend.UNAVAILABLE else name
 
 
 def _version(package: str) -> str:

@@ -65,7 +65,7 @@ def conv1d(
         dilation: pixels of the input between taps.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', or 'reflect', 'replicate', 'circular' as in `torch.nn.functional.pad`.
-        backend: None chooses; 'reference', 'aten' or 'cpu' (compiled, for CPUs) runs that one and nothing else.
+        backend: None chooses; 'reference', 'aten', 'cpu' (compiled) or 'triton' (GPUs) runs that one and nothing else.
 
     Returns:
         (B, D, P) or (D, P), with P = (L + b + a - dilation (K - 1) - 1) // stride + 1.
@@ -109,7 +109,7 @@ def conv2d(
         dilation: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_h, P_w) or (D, P_h, P_w).
@@ -154,7 +154,7 @@ def conv3d(
         dilation: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_d, P_h, P_w) or (D, P_d, P_h, P_w).

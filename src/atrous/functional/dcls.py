@@ -88,7 +88,7 @@ def dcls_conv1d(
         dilation: pixels of the input between pixels of the window.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: None chooses; 'aten' runs the dense kernel on torch's operator, 'cpu' (compiled) and 'reference' run
+        backend: None chooses; 'aten' runs the dense kernel on torch's operator, 'cpu', 'triton' and 'reference' run
             taps or kernel, whichever it is.
 
     Returns:
@@ -142,7 +142,7 @@ def dcls_conv2d(
         dilation: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_h, P_w) or (D, P_h, P_w).
@@ -194,7 +194,7 @@ def dcls_conv3d(
         dilation: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_d, P_h, P_w) or (D, P_d, P_h, P_w).

@@ -109,7 +109,7 @@ def kronecker_conv2d(
         groups: channel groups, each with products of its own.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         method: None, 'cascade' or 'dense'.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_h, P_w) or (D, P_h, P_w).
@@ -156,7 +156,7 @@ def kronecker_conv3d(
         groups: channel groups, each with products of its own.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         method: None, 'cascade' or 'dense'.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_d, P_h, P_w) or (D, P_d, P_h, P_w).

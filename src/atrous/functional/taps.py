@@ -47,7 +47,7 @@ def tap_conv(
         stride: pixels of the upsampled input between outputs, one integer or one per axis.
         upsample: pixels of the upsampled input between pixels of the input, one integer or one per axis.
         output_size: P, one integer or one per axis; None is ceil(((S - 1) upsample + 1) / stride).
-        backend: None chooses; 'reference' or 'cpu' (compiled, for CPUs) runs that one and nothing else.
+        backend: None chooses; 'reference', 'cpu' (compiled) or 'triton' (GPUs) runs that one and nothing else.
 
     Returns:
         (B, D, *P) or (D, *P); float32 under autocast.

@@ -43,7 +43,7 @@ def conv_transpose1d(
         output_padding: pixels of the output more, at its end; less than the stride or the dilation.
         groups: how many independent channel groups; divides C and D.
         dilation: pixels of the output between taps.
-        backend: None chooses; 'reference', 'aten' or 'cpu' (compiled, for CPUs) runs that one and nothing else.
+        backend: None chooses; 'reference', 'aten', 'cpu' (compiled) or 'triton' (GPUs) runs that one and nothing else.
 
     Returns:
         (B, D, P) or (D, P), with P = (L - 1) stride + dilation (K - 1) + 1 - 2 padding + output_padding.
@@ -87,7 +87,7 @@ def conv_transpose2d(
         output_padding: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         dilation: one integer, or one per axis.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_h, P_w) or (D, P_h, P_w).
@@ -129,7 +129,7 @@ def conv_transpose3d(
         output_padding: one integer, or one per axis.
         groups: how many independent channel groups; divides C and D.
         dilation: one integer, or one per axis.
-        backend: None, 'reference', 'aten' or 'cpu'.
+        backend: None, 'reference', 'aten', 'cpu' or 'triton'.
 
     Returns:
         (B, D, P_d, P_h, P_w) or (D, P_d, P_h, P_w).

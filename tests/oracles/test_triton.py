@@ -1,0 +1,90 @@
+"""The operations in Triton: their numbers by its interpreter, on the CPU, and that they compile for a GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from atrous._backends import reference, triton
+from atrous.functional import tap_conv
+from atrous.testing import TAP_CASES, assert_within_budget
+
+# One case for every branch of the kernels: ranks, layouts, groups, pairs, steps, and images without pixels or taps.
+NAMES = (
+    "1d", "1d-transposed", "1d-stride-3-2", "1d-dense", "1d-hostile", "1d-19-channels-last-1-1", "2d", "2d-repeated",
+    "2d-no-taps", "2d-empty", "2d-no-pixels", "2d-no-outputs", "2d-filled-from-nothing", "2d-hostile-stride",
+    "2d-larger-output", "2d-groups", "2d-multiplier", "2d-per-pair", "2d-per-pair-groups", "2d-per-pair-far",
+    "2d-channels-last-dense", "2d-channels-last-per-pair", "2d-channels-last-hostile", "2d-17-channels-last-2-1",
+    "1d-40-channels-last-2-3", "2d-strided", "2d-unbatched", "3d", "3d-irregular", "3d-dense-per-pair",
+    "3d-5-channels-last-2-1",
+)  # fmt: skip
+FEW = ("1d-stride-3-2", "2d-per-pair", "2d-17-channels-last-2-1", "3d-dense-per-pair")
+CASES = {case.name: case for case in TAP_CASES}
+RUNS = [
+    *((name, torch.float32) for name in NAMES),
+    *((name, dtype) for name in FEW for dtype in (torch.float64, torch.bfloat16, torch.float16)),
+]
+
+
+@pytest.fixture(autouse=True)
+def _few_programs(monkeypatch):
+    """Sum more than one step in a program, as large images do; and an interpreted program takes milliseconds."""
+    monkeypatch.setattr(triton.taps, "_PROGRAMS", 16)
+
+
+@pytest.mark.parametrize(("name", "dtype"), RUNS)
+def test_both_operations_are_within_budget(name, dtype):
+    case = CASES[name]
+    input, weight, offsets, bias = case.tensors(dtype)
+    exact = [None if one is None else one.double() for one in (input, weight, bias)]
+    size = tuple(tap_conv(*exact[:2], offsets, **case.options, backend="reference").shape[-case.ndim :])
+    steps = [(n,) * case.ndim if isinstance(n, int) else n for n in (case.stride, case.upsample)]
+    offsets = offsets.clamp(1 - 2**31, 2**31 - 1).int()
+    batched, whole = (one if case.batch is not None else one[None] for one in (input, exact[0]))
+
+    def forward(backend, input, weight, bias):
+        return backend.tap_conv(input, weight, offsets, bias, *steps, size)
+
+    outputs = [forward(one, batched, weight, bias) for one in (triton, reference)]
+    expected = forward(reference, whole, *exact[1:])
+    assert_within_budget(*outputs, expected, what="output")
+    assert outputs[0].stride() == tap_conv(batched, weight, offsets, bias, **case.options).stride()
+
+    grad = torch.randn(expected.shape, dtype=torch.float64).to(dtype)
+
+    def backward(backend, grad, input):
+        return backend.tap_conv_weight(grad, input, offsets, *steps, case.groups)
+
+    gradients = [backward(one, grad, batched) for one in (triton, reference)]
+    assert_within_budget(*gradients, backward(reference, grad.double(), whole), what="gradient")
+    assert torch.equal(gradients[0], backward(triton, grad, batched))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # where the interpreter computes what it drops
+def test_weights_that_are_not_finite_touch_what_they_see_alone():
+    input, weight = torch.ones(1, 1, 4), torch.tensor([[[torch.inf, 1.0, torch.nan]]])
+    offsets = torch.tensor([[-4], [0], [4]], dtype=torch.int32)
+    assert triton.tap_conv(input, weight, offsets, None, (1,), (1,), (4,)).tolist() == [[[1.0, 1.0, 1.0, 1.0]]]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_places_that_need_64_bits(monkeypatch, layout):
+    input = torch.randn(2, 3, 9, 10).to(memory_format=layout)
+    weight, offsets = torch.randn(3, 1, 4), torch.randint(-4, 5, (4, 2), dtype=torch.int32)
+    arguments = offsets, (2, 1), (1, 2)
+    plain = triton.tap_conv(input, weight, offsets, None, *arguments[1:], (5, 20))
+    grad = torch.randn_like(plain)
+    gradient = triton.tap_conv_weight(grad, input, *arguments, 3)
+    monkeypatch.setattr(triton.taps, "_NARROW", 0)
+    assert torch.equal(triton.tap_conv(input, weight, offsets, None, *arguments[1:], (5, 20)), plain)
+    assert torch.equal(triton.tap_conv_weight(grad, input, *arguments, 3), gradient)
+
+
+def test_every_variant_compiles_for_a_gpu(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    script = Path(__file__).with_name("triton_cubins.py")
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "32 True\n", done.stderr
