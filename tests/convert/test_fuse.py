@@ -118,6 +118,36 @@ def test_blocks_that_are_called_one_by_one():
     assert [type(one) for one in (model.body, model.body[0])] == [torch.nn.Sequential, nn.PhasedSequential]
 
 
+def test_a_second_time_changes_nothing():
+    model = torch.nn.Sequential(torch.nn.Sequential(convolution(), convolution()), convolution())
+    assert len(fuse_same_rate(model, IMAGE).changed) == 3
+    kinds = [type(module) for module in model.modules()]
+    assert not fuse_same_rate(model, IMAGE).changed
+    assert [type(module) for module in model.modules()] == kinds
+
+
+class Shared(torch.nn.Module):
+    """A block that a sequence runs, and that runs by itself too."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = torch.nn.Sequential(convolution(), torch.nn.ReLU(), convolution())
+        self.body = torch.nn.Sequential(self.block, torch.nn.ReLU())
+
+    def forward(self, x):
+        return self.body(x) + self.block(x)
+
+
+def test_a_block_that_also_runs_by_itself(monkeypatch):
+    model = Shared()
+    expected = model(IMAGE)
+    assert len(fuse_same_rate(model, IMAGE).changed) == 2
+    calls, run = [], functional.in_phases
+    monkeypatch.setattr(functional, "in_phases", lambda *args: calls.append(len(args[1])) or run(*args))
+    torch.testing.assert_close(model(IMAGE), expected, rtol=1e-4, atol=1e-5)
+    assert calls == [3, 3]
+
+
 class Block(torch.nn.Module):
     """Two layers that no sequence holds; `residual` reads the first output twice."""
 

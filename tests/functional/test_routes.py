@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import atrous
 from atrous import BackendError, ShapeError, functional, nn
+from atrous._backends import choose
 
 X, W = torch.randn(2, 4, 9, 9), torch.randn(4, 1, 3, 3)
 SAME = {"groups": 4, "padding": "same"}
@@ -129,8 +130,10 @@ def test_a_gpu(monkeypatch):
         layer = functional.conv2d(x, w, **SAME, backend="triton")
         assert (layer.device.type, layer.shape) == ("cuda", x.shape)
         offsets = torch.empty(9, 2, dtype=torch.int32, device="cuda")
-        text = atrous.explain(functional.tap_conv, x, w.flatten(2), offsets)
-        assert says("runs on 'triton', because it is the first that can run this call", text)
+        text = atrous.explain(functional.tap_conv, x, w.flatten(2), offsets, backend="triton")
+        assert says("runs on 'triton', because it was named", text)
+        assert torch.ops.atrous.tap_conv.default(x, w.flatten(2), offsets, None, (1, 1), (1, 1), (9, 9)).is_cuda
+        assert choose("tap_conv", x, w, 2, None) == ("reference", "reference", "it is the first that can run this call")
         with pytest.raises(BackendError, match="conv: backend 'cpu' is for floating tensors of 16 to 64 bits on a CPU"):
             functional.conv2d(x, w, **SAME, backend="cpu")
         monkeypatch.setattr("atrous._backends.triton.UNAVAILABLE", "Triton is missing")

@@ -305,7 +305,7 @@ GOOD = ((1, 4, 8), (4, 1, 3), (3, 1))
         (
             bad(*GOOD, backend="aten"),
             BackendError,
-            r"got backend='aten', expected None or one of \('cpu', 'triton', 'reference'\)",
+            r"got backend='aten', expected None or one of \('cpu', 'reference', 'triton'\)",
         ),
         (
             bad(*GOOD, dtypes=[torch.complex64, torch.complex64, torch.int64], backend="cpu"),

@@ -208,6 +208,15 @@ def test_the_table_decides(layers, input, cell, entered):
     assert entered == ([2] if cell else [])
 
 
+def test_what_is_compiled_inside_is_called(entered):
+    torch.compiler.reset()
+    inner = torch.nn.Sequential(*dense())
+    inner.compile(backend="aot_eager")
+    model = nn.PhasedSequential(inner, torch.nn.ReLU())
+    torch.testing.assert_close(model(WINS), torch.relu(inner(WINS)))
+    assert not entered
+
+
 def test_who_watches_runs_layers(entered):
     model = nn.PhasedSequential(*dense())
     with torch.autocast("cpu", torch.bfloat16):

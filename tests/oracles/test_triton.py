@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from atrous import BackendError
 from atrous._backends import reference, triton
 from atrous.functional import tap_conv
 from atrous.testing import TAP_CASES, assert_within_budget
@@ -68,6 +69,20 @@ def test_weights_that_are_not_finite_touch_what_they_see_alone():
     input, weight = torch.ones(1, 1, 4), torch.tensor([[[torch.inf, 1.0, torch.nan]]])
     offsets = torch.tensor([[-4], [0], [4]], dtype=torch.int32)
     assert triton.tap_conv(input, weight, offsets, None, (1,), (1,), (4,)).tolist() == [[[1.0, 1.0, 1.0, 1.0]]]
+
+
+def test_no_output_channels():
+    offsets = torch.zeros(9, 2, dtype=torch.int32)
+    gradient = triton.tap_conv_weight(torch.zeros(2, 0, 8, 8), torch.zeros(2, 3, 8, 8), offsets, (1, 1), (1, 1), 1)
+    assert gradient.shape == (0, 3, 9)
+
+
+def test_tensors_of_two_dtypes():
+    offsets = torch.zeros(9, 2, dtype=torch.int32)
+    with pytest.raises(BackendError, match=r"tap_conv: got tensors and offsets of .*, expected one device and dtype"):
+        triton.tap_conv(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 9).double(), offsets, None, (1, 1), (1, 1), (4, 4))
+    with pytest.raises(BackendError, match="and int32 offsets there"):
+        triton.tap_conv(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 9), offsets.long(), None, (1, 1), (1, 1), (4, 4))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

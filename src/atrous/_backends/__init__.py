@@ -26,7 +26,7 @@ TAPS = {"cpu": ("cpu", "a CPU"), "triton": ("cuda", "a GPU")}
 NAMES = {
     "conv": ("aten", "reference", "cpu", "triton"),
     "conv_transpose": ("aten", "reference", "cpu", "triton"),
-    "tap_conv": ("cpu", "triton", "reference"),
+    "tap_conv": ("cpu", "reference", "triton"),
 }
 """The names that `backend=` accepts for an operation; where no table decides, the first that can run an input does."""
 
@@ -225,15 +225,20 @@ def _refusal(operation: str, name: str, input: torch.Tensor, weight: torch.Tenso
         return f"is for floating and complex tensors of 1 to 3 axes, got {got}"
     if name in TAPS:
         device, called = TAPS[name]
-        # What registers the operations is the compiled library, for every device.
-        if unavailable := cpu.UNAVAILABLE or (triton.UNAVAILABLE if name == "triton" else None):
-            return f"cannot run: {unavailable}"
+        if reason := unavailable(name):
+            return f"cannot run: {reason}"
         if input.dtype not in cpu.DTYPES or input.device.type != device:
             return f"is for floating tensors of 16 to 64 bits on {called}, got {input.dtype} on {input.device.type}"
         if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
             return "is no operator of ONNX"
         return _unlike_plain(input, weight) or _unlike_dense(input, weight)
     return _unlike_dense(input, weight)
+
+
+def unavailable(name: str) -> str | None:
+    """Return why taps cannot run at all by a backend of `TAPS` and what to do, or None."""
+    # What registers the operations is the compiled library, for every device.
+    return cpu.UNAVAILABLE or (triton.UNAVAILABLE if name == "triton" else None)
 
 
 def _unlike_plain(*tensors: torch.Tensor) -> str | None:

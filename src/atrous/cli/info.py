@@ -36,7 +36,7 @@ def collect() -> dict[str, Any]:
     import torch
 
     from atrous import __version__
-    from atrous._backends import cpu, triton
+    from atrous._backends import TAPS, unavailable
     from atrous._extras import EXTRAS, missing
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -53,13 +53,11 @@ def collect() -> dict[str, Any]:
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "devices": ", ".join(["cpu", *devices]),
-        "backends": ", ".join(["reference", "aten", _there("cpu", cpu), _there("triton", triton)]),
+        "backends": ", ".join(
+            ["reference", "aten", *(f"no {one} ({reason})" if (reason := unavailable(one)) else one for one in TAPS)]
+        ),
         "extras": extras,
     }
-
-
-def _there(name: str, backend: Any) -> str:
-    return f"no {name} ({backend.UNAVAILABLE})" if backend.UNAVAILABLE else name
 
 
 def _version(package: str) -> str:

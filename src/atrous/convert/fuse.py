@@ -96,22 +96,29 @@ def _alone(module: torch.nn.Module) -> str:
 
 
 def _called(model: torch.nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> dict[Any, torch.Tensor]:
-    """Return the plain sequences that the model calls and that are in no other such, and what each gets first."""
+    """Return the plain sequences that the model calls by themselves, not in another such, and what each gets first."""
     inputs: dict[Any, torch.Tensor] = {}
+    calls: Counter[Any] = Counter()
 
     def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        calls[module] += 1
         if args:
             inputs.setdefault(module, args[0])
 
-    plain = [one for one in model.modules() if type(one) is torch.nn.Sequential and "forward" not in vars(one)]
-    handles = [one.register_forward_pre_hook(note) for one in plain]
+    kinds = torch.nn.Sequential, nn.PhasedSequential
+    sequences: list[Any] = [one for one in model.modules() if type(one) in kinds and "forward" not in vars(one)]
+    handles = [one.register_forward_pre_hook(note) for one in sequences]
     try:
         model(*example_inputs)
     finally:
         for handle in handles:
             handle.remove()
-    inside = {layer for sequence in inputs for layer in sequence if is_plain(layer)}
-    return {sequence: input for sequence, input in inputs.items() if sequence not in inside}
+    within: Counter[Any] = Counter()
+    for sequence in sequences:
+        within.update({layer: calls[sequence] for layer in sequence if is_plain(layer)})
+    return {
+        one: input for one, input in inputs.items() if type(one) is torch.nn.Sequential and calls[one] > within[one]
+    }
 
 
 def _runs(sequence: Any, input: torch.Tensor) -> list[_Run]:

@@ -90,7 +90,10 @@ class PhasedSequential(torch.nn.Sequential):
         if self.phases is False or torch.compiler.is_compiling():
             return _each(self, input)
         layers, done = list(layers_of(self)), 0
-        for start, stop in find_runs(layers):
+        runs = find_runs(layers)
+        if not runs:
+            return _each(self, input)
+        for start, stop in runs:
             input = self._run(layers[start:stop], _each(layers[done:start], input))
             done = stop
         return _each(layers[done:], input)
@@ -255,8 +258,9 @@ def _is_pointwise(layer: Any) -> bool:
 
 
 def _is_watched(layer: torch.nn.Module) -> bool:
-    """Return whether somebody looks at the calls of a layer, or runs another forward."""
-    return "forward" in vars(layer) or any(getattr(layer, name) for name in _HOOKS)
+    """Return whether somebody looks at the calls of a layer, or runs another forward, as its own `compile` does."""
+    other = "forward" in vars(layer) or layer._compiled_call_impl is not None
+    return other or any(getattr(layer, name) for name in _HOOKS)
 
 
 def _undilated(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -14,6 +14,12 @@ FARTHEST = tl.constexpr(2**30)
 
 
 @triton.jit
+def _tiles(size, tile: tl.constexpr):
+    """Return how many tiles cover a size above 0."""
+    return (size - 1) // tile + 1  # `cdiv` would overflow next to the end of 32 bits
+
+
+@triton.jit
 def _offset(offsets, axis: tl.constexpr, WIDE: tl.constexpr):
     """Return what one axis of taps is away, or 0 for an axis that offsets do not have."""
     away = 0
@@ -54,17 +60,17 @@ def tap_conv(
     `rows` are those of the first two axes of the output, `rows1` those of the second.
     """
     program = tl.program_id(0)
-    tiles = tl.cdiv(columns, COLUMNS)
+    if WIDE:
+        program = program.to(tl.int64)
+    tiles = _tiles(columns, COLUMNS)
     column = program % tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :, None]
     program = program // tiles
-    tiles = tl.cdiv(rows, ROWS)
+    tiles = _tiles(rows, ROWS)
     row = program % tiles * ROWS + tl.arange(0, ROWS)[:, None, None]
     program = program // tiles
-    tiles = tl.cdiv(outputs, CHANNELS)
+    tiles = _tiles(outputs, CHANNELS)
     channel = program % tiles * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
     sample = (program // tiles).to(tl.int64)
-    if WIDE:
-        row, column, channel = row.to(tl.int64), column.to(tl.int64), channel.to(tl.int64)
 
     row0, row1 = row // rows1, row % rows1
     place0, place1, place2 = row0 * step0, row1 * step1, column * step2
@@ -112,14 +118,14 @@ def tap_conv_weight(
 ):  # fmt: skip
     """Sum a tile of TAPS x CHANNELS weights over STEPS x PIXELS of the `pixels` of all samples, into `parts`."""
     program = tl.program_id(0)
-    tiles = tl.cdiv(taps, TAPS)
+    if WIDE:
+        program = program.to(tl.int64)
+    tiles = _tiles(taps, TAPS)
     tap = program % tiles * TAPS + tl.arange(0, TAPS)[:, None, None]
     program = program // tiles
-    tiles = tl.cdiv(outputs, CHANNELS)
+    tiles = _tiles(outputs, CHANNELS)
     channel = program % tiles * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
     program = program // tiles
-    if WIDE:
-        tap, channel, program = tap.to(tl.int64), channel.to(tl.int64), program.to(tl.int64)
     other = program % PER_GROUP
     part = program // PER_GROUP
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from atrous._errors import BackendError
+
 _TILE = 1024
 """Outputs that one program sums, or products of a step of the gradient in the weight; powers of two."""
 
@@ -19,6 +21,9 @@ _CHANNELS = 64
 
 _PROGRAMS = 2048
 """The gradient in the weight is summed in parts until there are about so many programs."""
+
+_PROGRAMS_AT_MOST = 2**31 - 1
+"""Of one launch."""
 
 _NARROW = 2**30
 """Places below it fit 32 bits, and so does one more with an offset that is held within as much."""
@@ -40,6 +45,7 @@ def tap_conv(
     """
     from atrous._backends.triton import kernels
 
+    _check("tap_conv", offsets, input, weight, bias)
     last = _lies_last(input)
     batch, outputs = input.shape[0], weight.shape[0]
     output = input.new_empty(batch, *output_size, outputs).movedim(-1, 1) if last else None
@@ -79,16 +85,17 @@ def tap_conv_weight(
     """Run the reference's `tap_conv_weight`, with int32 `offsets`."""
     from atrous._backends.triton import kernels
 
+    _check("tap_conv_weight", offsets, input, grad)
     outputs, per_group, taps = grad.shape[1], input.shape[1] // groups, offsets.shape[-2]
     pixels = grad.shape[0] * math.prod(grad.shape[2:])
-    if not pixels * taps:
+    if not pixels * taps * outputs:
         return grad.new_zeros(outputs, per_group, taps)
     offsets = offsets.contiguous()
     channels = min(_CHANNELS, _power(outputs)) if _lies_last(input) and _lies_last(grad) else 1
     at_once = min(16 if channels == 1 else 4, _power(taps))
     step = _TILE // (channels * at_once)
     programs = _cut(taps, at_once) * _cut(outputs, channels) * per_group
-    # By shapes alone, so that every card has the same bits, and a power of two, so that few kernels are compiled.
+    # By shapes alone, so that a call has the same bits again, and a power of two, so that few kernels are compiled.
     steps = _power(_cut(pixels, step * max(1, _PROGRAMS // programs)))
     count = _cut(pixels, step * steps)
     wide = torch.promote_types(grad.dtype, torch.float32)
@@ -105,7 +112,19 @@ def tap_conv_weight(
     return parts.sum(0).to(grad.dtype)
 
 
+def _check(name: str, offsets: torch.Tensor, input: torch.Tensor, *others: torch.Tensor | None) -> None:
+    """Raise unless a kernel may read the tensors: one device and dtype, and int32 offsets."""
+    given = [(one.device, one.dtype) for one in (input, *others, offsets) if one is not None]
+    wanted = input.device, input.dtype
+    if any(one != wanted for one in given[:-1]) or given[-1] != (input.device, torch.int32):
+        raise BackendError(
+            f"{name}: got tensors and offsets of {given}, expected one device and dtype, and int32 offsets there"
+        )
+
+
 def _launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
+    if programs > _PROGRAMS_AT_MOST:
+        raise BackendError(f"triton: got work for {programs} programs, expected at most {_PROGRAMS_AT_MOST}; split it")
     with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
         kernel[programs,](*arguments, **constants)
 
