@@ -73,7 +73,6 @@ EXACT = {
     "filled": lambda x: torch.ones(6, 6, dtype=torch.float64).masked_fill(TRIANGLE, x.sum((0, 1, 2, 3))),
     "blocks cut smaller": lambda x: torch.cat([x[..., 0].mT] * 2, 2).reshape(1, 12, 2),
     "blocks cut unevenly": lambda x: torch.cat([x[..., 0].mT] * 2, 2).reshape(1, 8, 3),
-    "signs that agree": lambda x: ((x > 0) & (x[..., 2:3] > 0) | (x > 1) ^ (x[:, :, :1] < -1)) * x,
     "heads": lambda x: F.relu(x.view(-1, 2, 1, 6, 6)).flatten(1, 2),
 }
 
@@ -94,6 +93,7 @@ def put_at_points(x):
 
 
 AT_MOST = {
+    "signs that agree": lambda x: ((x > 0) & (x[..., 2:3] > 0) | (x > 1) ^ (x[:, :, :1] < -1)) * x,
     "rows picked where the image says": lambda x: x.index_select(2, x[0, 0, 0].argsort()[:3]),
     "written over": written,
     "written at places in two axes": put_at_points,
