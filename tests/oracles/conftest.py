@@ -1,11 +1,6 @@
 """What the packages of `make test-oracles` need before they are imported."""
 
-import os
-
 import torch
-
-# Triton decides when it is imported whether kernels are interpreted, on the CPU, or compiled.
-os.environ["TRITON_INTERPRET"] = "1"
 
 try:
     import torchvision  # noqa: F401
