@@ -18,7 +18,7 @@ VARIANTS = (
 )
 TILES = {
     kernels.tap_conv: {"TAPS": 9, "BIAS": True, "ROWS": 8, "COLUMNS": 8, "CHANNELS": 16},
-    kernels.tap_conv_weight: {"TAPS": 4, "STEPS": 4, "PIXELS": 16, "CHANNELS": 16},
+    kernels.tap_conv_weight: {"TAPS": 4, "PIXELS": 16, "CHANNELS": 16},
 }
 SUMS = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "fp64": "fp64"}
 

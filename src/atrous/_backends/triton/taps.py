@@ -11,13 +11,8 @@ from typing import Any
 
 import torch
 
+from atrous._backends.triton import tiles
 from atrous._errors import BackendError
-
-_TILE = 1024
-"""Outputs that one program sums, or products of a step of the gradient in the weight; powers of two."""
-
-_CHANNELS = 64
-"""At most so many channels are in a tile where they lie last in memory; elsewhere there is one."""
 
 _PROGRAMS = 2048
 """The gradient in the weight is summed in parts until there are about so many programs."""
@@ -26,7 +21,10 @@ _PROGRAMS_AT_MOST = 2**31 - 1
 """Of one launch."""
 
 _NARROW = 2**30
-"""Places below it fit 32 bits, and so does one more with an offset that is held within as much."""
+"""Places below it fit 32 bits; those that lie off by any offset are told from them in 32 bits too."""
+
+_ACROSS = 16
+"""A tile of pixels is at least so wide, as far as they go: what threads beside one another read lies together."""
 
 
 def tap_conv(
@@ -47,28 +45,38 @@ def tap_conv(
 
     _check("tap_conv", offsets, input, weight, bias)
     last = _lies_last(input)
+    if last and offsets.ndim == 4:
+        # Channels with offsets of their own read apart from one another, and do so best where they lie apart.
+        arguments = input.contiguous(), weight, offsets, bias, stride, upsample, output_size
+        return tap_conv(*arguments).movedim(1, -1).contiguous().movedim(-1, 1)
     batch, outputs = input.shape[0], weight.shape[0]
     output = input.new_empty(batch, *output_size, outputs).movedim(-1, 1) if last else None
     if output is None:
         output = input.new_empty(batch, outputs, *output_size)
     if not output.numel():
         return output
-    weight, offsets = weight.contiguous(), offsets.contiguous()
-    groups = input.shape[1] // weight.shape[1]
+    groups, per_group = input.shape[1] // weight.shape[1], weight.shape[1]
+    # A program reads the weights of its channels together.
+    weight = weight.flatten(0, 1).T.contiguous() if last else weight.contiguous()
     *rows, columns = output.shape[2:]
-    channels = min(_CHANNELS, _power(outputs)) if last else 1
-    across = min(_power(columns), _TILE // channels)
-    down = min(_power(math.prod(rows)), _TILE // (channels * across))
+    tile = _tile("tap_conv", last, input, offsets, output)
+    channels = min(tile.channels, _power(outputs)) if last else 1
+    across = _fitting(columns, tile.size // channels, _ACROSS)
+    down = _fitting(math.prod(rows), tile.size // (channels * across))
+    if not last:
+        channels = min(_power(outputs), tile.size // (across * down))
     programs = batch * _cut(outputs, channels) * _cut(math.prod(rows), down) * _cut(columns, across)
     _launch(
-        kernels.tap_conv, programs, output, input, weight, offsets, weight if bias is None else bias.contiguous(),
+        kernels.tap_conv, programs, output, input, weight, offsets.contiguous(),
+        weight if bias is None else bias.contiguous(),
         outputs, outputs // groups,
         *_three(input.shape[2:]),
         math.prod(rows), _three(output.shape[2:])[1], columns,
         *_three(stride), *_three(upsample),
         *input.stride()[:2], *_three(input.stride()[2:], 0), *output.stride()[:2], *_three(output.stride()[2:], 0),
+        *((1, outputs * per_group) if last else (offsets.shape[-2], 1)),
         TAPS=offsets.shape[-2], BIAS=bias is not None, ROWS=down, COLUMNS=across, CHANNELS=channels,
-        **_what(input, offsets, groups, output, stride, upsample),
+        **_what(input, offsets, groups, output, stride, upsample), num_warps=tile.warps,
     )  # fmt: skip
     return output
 
@@ -86,30 +94,46 @@ def tap_conv_weight(
     from atrous._backends.triton import kernels
 
     _check("tap_conv_weight", offsets, input, grad)
+    last = _lies_last(input) and _lies_last(grad)
+    if last and offsets.ndim == 4:
+        grad, input, last = grad.contiguous(), input.contiguous(), False  # as in `tap_conv`
     outputs, per_group, taps = grad.shape[1], input.shape[1] // groups, offsets.shape[-2]
-    pixels = grad.shape[0] * math.prod(grad.shape[2:])
-    if not pixels * taps * outputs:
+    batch, pixels = grad.shape[0], math.prod(grad.shape[2:])
+    if not batch * pixels * taps * outputs:
         return grad.new_zeros(outputs, per_group, taps)
-    offsets = offsets.contiguous()
-    channels = min(_CHANNELS, _power(outputs)) if _lies_last(input) and _lies_last(grad) else 1
-    at_once = min(16 if channels == 1 else 4, _power(taps))
-    step = _TILE // (channels * at_once)
+    tile = _tile("tap_conv_weight", last, input, offsets, grad)
+    at_once = min(tile.taps, _power(taps))
+    channels = min(tile.channels, _power(outputs)) if last else 1
+    step = min(_power(pixels), tile.size // (channels * at_once))
+    if not last:
+        channels = min(_power(outputs), tile.size // (at_once * step))
     programs = _cut(taps, at_once) * _cut(outputs, channels) * per_group
-    # By shapes alone, so that a call has the same bits again, and a power of two, so that few kernels are compiled.
-    steps = _power(_cut(pixels, step * max(1, _PROGRAMS // programs)))
-    count = _cut(pixels, step * steps)
+    # Cut by shapes alone, so that a call has the same bits again; samples last, as one more costs a program least.
+    steps, wanted = _cut(pixels, step), max(1, _PROGRAMS // programs)
+    chunks = _cut(steps, wanted)
+    samples = _cut(batch, max(1, wanted // _cut(steps, chunks)))
+    count = _cut(steps, chunks) * _cut(batch, samples)
     wide = torch.promote_types(grad.dtype, torch.float32)
     parts = grad.new_empty(count, outputs, per_group, taps, dtype=wide)
     _launch(
-        kernels.tap_conv_weight, count * programs, parts, grad, input, offsets,
-        outputs, outputs // groups, taps, pixels,
-        *_three(input.shape[2:]), *_three(grad.shape[2:]),
+        kernels.tap_conv_weight, count * programs, parts, grad, input, offsets.contiguous(),
+        outputs, outputs // groups, taps, batch, pixels, samples, chunks,
+        *_three(input.shape[2:]), *_three(grad.shape[2:])[1:],
         *_three(stride), *_three(upsample),
         *input.stride()[:2], *_three(input.stride()[2:], 0), *grad.stride()[:2], *_three(grad.stride()[2:], 0),
-        TAPS=at_once, STEPS=steps, PIXELS=step, CHANNELS=channels,
-        **_what(input, offsets, groups, grad, stride, upsample),
+        TAPS=at_once, PIXELS=step, CHANNELS=channels,
+        **_what(input, offsets, groups, grad, stride, upsample), num_warps=tile.warps,
     )  # fmt: skip
     return parts.sum(0).to(grad.dtype)
+
+
+def _tile(operation: str, last: bool, input: torch.Tensor, offsets: torch.Tensor, output: torch.Tensor) -> tiles.Tile:
+    """Return the tile of a call whose output, or whose gradient in it, is `output`."""
+    outputs = output.shape[1]
+    pixels = _power(output.numel() // outputs)
+    return tiles.find(
+        tiles.Launch(operation, last, str(input.dtype).removeprefix("torch."), offsets.shape[-2], outputs, pixels)
+    )
 
 
 def _check(name: str, offsets: torch.Tensor, input: torch.Tensor, *others: torch.Tensor | None) -> None:
@@ -146,6 +170,7 @@ def _what(
         *(size * step for size, step in zip(input.shape[2:], upsample, strict=True)),
         sum(size * step for size, step in zip(input.shape[2:], input.stride()[2:], strict=True)),
         outputs * per_group * offsets.shape[-2] * offsets.shape[-1],
+        sum(size * step for size, step in zip(output.shape[2:], output.stride()[2:], strict=True)),
         output.numel() // outputs,
     ]
     return {
@@ -172,6 +197,14 @@ def _three(entries: Sequence[int], missing: int = 1) -> tuple[int, ...]:
 def _power(number: int) -> int:
     """Return the least power of two that is no less."""
     return 1 << max(0, number - 1).bit_length()
+
+
+def _fitting(size: int, most: int, least: int = 1) -> int:
+    """Return the largest power of two, of at most `most`, whose multiples exceed a size by a quarter at most."""
+    tile = min(most, _power(size))
+    while tile > least and 4 * _cut(size, tile) * tile > 5 * size:
+        tile //= 2
+    return tile
 
 
 def _cut(whole: int, part: int) -> int:
