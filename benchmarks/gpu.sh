@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The baseline on a GPU, in a few minutes and without a network: builds and installs this checkout beside the torch of
+# Checks and timings on a GPU, in some minutes and without a network: builds and installs this checkout beside the torch of
 # python3, then `benchmarks/gpu.py` checks and times. Needs scikit-build-core, cmake, ninja and a C++ compiler.
-#   benchmarks/gpu.sh [--quick] [--device cpu] [--dtypes float32 ...] [--cells PATTERN ...]
+#   benchmarks/gpu.sh [--quick] [--device cpu] [--only checks ...] [--dtypes float32 ...] [--cells PATTERN ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

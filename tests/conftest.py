@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from atrous._backends import table
+from atrous._backends import measured, table
 from atrous.functional import conv
 
 
@@ -15,7 +15,8 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _nothing_ready() -> None:
     """Let every call choose anew, also where a test has replaced what chooses."""
-    conv._ready.clear()
+    conv.forget()
+    measured.clear()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from atrous._errors import (
     UnsupportedModule,
 )
 from atrous._geometry import Geometry
-from atrous.convert import accelerate, merge_dcls, replace_depthwise, restore
+from atrous.convert import accelerate, merge_dcls, replace_depthwise, restore, tune
 from atrous.footprint import Footprint, trace_footprint
 from atrous.functional.routes import explain
 
@@ -43,4 +43,5 @@ __all__ = [
     "replace_depthwise",
     "restore",
     "trace_footprint",
+    "tune",
 ]

@@ -39,7 +39,7 @@ def recorded(*tensors: torch.Tensor | None) -> bool:
 
 
 def unwatched(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Return whether the tensors alone decide how a call runs: eager and plain floats on a CPU, of one dtype.
+    """Return whether the tensors alone decide how a call runs: eager and plain floats of one dtype, on a CPU or GPU.
 
     Example:
         >>> x = torch.zeros(1)
@@ -52,10 +52,10 @@ def unwatched(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
         if type(tensor) not in PLAIN or tensor.dtype is not input.dtype or tensor.layout is not torch.strided:
             return False
     return (
-        input.is_cpu
+        (input.is_cpu or input.is_cuda)
         and input.is_floating_point()
         and not transformed()
         and not _modes()
         and not _tracing()
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled("cpu" if input.is_cpu else "cuda")
     )

@@ -2,10 +2,13 @@
 
 import copy
 import re
+from collections import Counter
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import atrous
 from atrous import BackendError, ShapeError, functional, nn
@@ -124,7 +127,7 @@ def test_a_gpu(monkeypatch):
     with FakeTensorMode():
         x, w = torch.empty(2, 4, 9, 9, device="cuda"), torch.empty(4, 1, 3, 3, device="cuda")
         text = atrous.explain(functional.conv2d, x, w, **SAME)
-        assert says("runs on 'aten', because nothing was measured on a GPU; backend='triton' runs taps there", text)
+        assert says("runs on 'aten', because nothing was measured on a GPU; atrous.tune does", text)
         text = atrous.explain(functional.conv2d, x, w, **SAME, backend="triton")
         assert says("runs on 'triton', because it was named", text)
         layer = functional.conv2d(x, w, **SAME, backend="triton")
@@ -142,6 +145,34 @@ def test_a_gpu(monkeypatch):
     monkeypatch.setattr("atrous._backends.triton.UNAVAILABLE", None)
     with pytest.raises(BackendError, match="'triton' is for floating tensors of 16 to 64 bits on a GPU, got "):
         functional.conv2d(X, W, **SAME, backend="triton")
+
+
+class _Devices(TorchDispatchMode):
+    """Collect where all tensors lie that any operation reads or makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs, result))
+        self.seen.update(leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return result
+
+
+def test_nothing_comes_from_the_cpu_to_a_gpu(monkeypatch):
+    monkeypatch.setattr("atrous._backends.triton.UNAVAILABLE", None)
+    with FakeTensorMode():
+        x, w = torch.empty(2, 4, 9, 9, device="cuda"), torch.empty(4, 1, 3, 3, device="cuda")
+        elements, positions = torch.empty(4, 1, 5, device="cuda"), torch.empty(2, 4, 1, 5, device="cuda")
+        with _Devices() as devices:
+            functional.conv2d(x, w, **SAME, backend="triton")
+            functional.conv_transpose2d(x, w, groups=4, stride=2, backend="triton")
+            for scales, interpolation in ((None, "bilinear"), (positions, "gaussian")):
+                options = {"dilated_kernel_size": 17, "interpolation": interpolation, **SAME, "backend": "triton"}
+                functional.dcls_conv2d(x, elements, positions, scales, **options)
+    assert {*devices.seen} == {"cuda"}
 
 
 def test_what_the_call_raises_is_raised():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from atrous import BackendError
-from atrous._backends import reference, triton
+from atrous import BackendError, functional
+from atrous._backends import cpu, reference, triton
 from atrous.functional import tap_conv
 from atrous.testing import TAP_CASES, assert_within_budget
 
@@ -98,8 +98,61 @@ def test_places_that_need_64_bits(monkeypatch, layout):
     assert torch.equal(triton.tap_conv_weight(grad, input, *arguments, 3), gradient)
 
 
+@pytest.mark.parametrize(("operation", "last"), triton.tiles.TILES)
+def test_every_tile_that_tuning_may_choose(monkeypatch, operation, last):
+    input, weight = torch.randn(2, 6, 9, 35), torch.randn(6, 1, 5)
+    if last:
+        input = input.to(memory_format=torch.channels_last)
+    grad = torch.randn(input.shape).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    offsets = torch.randint(-9, 10, (5, 2), dtype=torch.int32)
+
+    def run(backend, dtype=torch.float32):
+        image, slope = input.to(dtype), grad.to(dtype)
+        if operation == "tap_conv":
+            return backend.tap_conv(image, weight.to(dtype), offsets, None, (1, 1), (1, 1), (9, 35))
+        return backend.tap_conv_weight(slope, image, offsets, (1, 1), (1, 1), 6)
+
+    with triton.tiles.watched() as launches:
+        run(triton)
+    assert [launch[:2] for launch in launches] == [(operation, last)]
+    for tile in triton.tiles.CANDIDATES[operation, last]:
+        monkeypatch.setattr(triton.tiles, "won", dict.fromkeys(launches, tile))
+        assert_within_budget(run(triton), run(reference), run(reference, torch.float64), what=str(tile))
+
+
+@pytest.mark.parametrize(
+    ("ndim", "interpolation"),
+    [(1, "bilinear"), (2, "bilinear"), (3, "bilinear"), (2, "bicubic"), (2, "gaussian")],
+)
+def test_learned_positions_are_trained_through_the_kernels(monkeypatch, always_taps, ndim, interpolation):
+    input, weight = torch.randn(2, 3, *[7] * ndim), torch.randn(3, 1, 2)
+    positions, scales = 2 * torch.randn(ndim, 3, 1, 2), None
+    if interpolation == "gaussian":
+        scales = 0.5 + torch.rand(ndim, 3, 1, 2)
+    verb = getattr(functional, f"dcls_conv{ndim}d")
+    options = {"dilated_kernel_size": 5, "padding": "same", "groups": 3, "interpolation": interpolation}
+
+    def run(dtype, backend):
+        leaves = [one.to(dtype).requires_grad_() for one in (input, weight, positions, scales) if one is not None]
+        output = verb(*leaves, **options, backend=backend)
+        return [output, *torch.autograd.grad(output.square().sum(), leaves)]
+
+    expected = [run(dtype, "reference") for dtype in (torch.float32, torch.float64)]
+    ran = []
+
+    def spy(name):
+        # What torch would call for tensors on a GPU, which are on the CPU here.
+        return lambda *arguments: ran.append(name) or getattr(triton, name)(*arguments)
+
+    for name in ("tap_conv", "tap_conv_weight"):
+        monkeypatch.setattr(cpu, name, spy(name))
+    for tensors in zip(run(torch.float32, "cpu"), *expected, strict=True):
+        assert_within_budget(*tensors, what=interpolation)
+    assert ran == ["tap_conv", "tap_conv", "tap_conv_weight"]
+
+
 def test_every_variant_compiles_for_a_gpu(tmp_path):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     script = Path(__file__).with_name("triton_cubins.py")
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == "32 True\n", done.stderr
+    assert done.stdout == "57 True\n", done.stderr

@@ -7,7 +7,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from atrous._backends.triton import kernels
+from atrous._backends.triton import kernels, tiles
 
 COMMON = {"PER_GROUP": 1, "AXES": 2, "PER_PAIR": False, "DEPTHWISE": True, "UPSAMPLED": False, "WIDE": False}
 VARIANTS = (
@@ -23,7 +23,7 @@ TILES = {
 SUMS = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "fp64": "fp64"}
 
 
-def cubin(kernel, element, constants):
+def cubin(kernel, element, constants, warps=4):
     """Return the machine code of one variant."""
     total = SUMS[element]
     constants = {**constants, "SUM": getattr(tl, f"float{total[2:]}")}
@@ -34,12 +34,24 @@ def cubin(kernel, element, constants):
         {name: kinds.get(name, "i32") for name in kernel.arg_names},
         constexprs={(kernel.arg_names.index(name),): value for name, value in constants.items()},
     )
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps}).asm["cubin"]
+
+
+def tuned():
+    """Yield the kernels with every tile that tuning may choose."""
+    for (operation, last), candidates in tiles.CANDIDATES.items():
+        for tile in candidates:
+            kernel, channels = getattr(kernels, operation), tile.channels if last else 1
+            pixels = tile.size // (channels * tile.taps)
+            across = min(16 if last else 64, pixels)
+            shape = {"PIXELS": pixels, "TAPS": tile.taps}
+            if operation == "tap_conv":
+                shape = {"ROWS": pixels // across, "COLUMNS": across}
+            yield kernel, "bf16", {**COMMON, **TILES[kernel], **shape, "CHANNELS": channels}, tile.warps
 
 
 if __name__ == "__main__":
-    sizes = [
-        len(cubin(kernel, element, {**COMMON, **variant, **TILES[kernel]}))
-        for kernel, element, variant in itertools.product(TILES, SUMS, VARIANTS)
-    ]
+    variants = itertools.product(TILES, SUMS, VARIANTS)
+    plain = ((kernel, element, {**COMMON, **variant, **TILES[kernel]}) for kernel, element, variant in variants)
+    sizes = [len(cubin(*arguments)) for arguments in itertools.chain(plain, tuned())]
     print(len(sizes), min(sizes) > 0)

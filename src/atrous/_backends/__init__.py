@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 
 from atrous._autocast import computed_dtype
-from atrous._backends import aten, cpu, reference, table, triton
+from atrous._backends import aten, cpu, measured, reference, table, triton
 from atrous._errors import BackendError
 from atrous._geometry import Geometry
+from atrous._layout import lies_last
 from atrous._watch import PLAIN, transformed
 
 _BACKENDS = {"reference": reference, "aten": aten, "cpu": cpu, "triton": triton}
@@ -82,7 +83,8 @@ def choose_conv(
     Raises:
         BackendError: as in `choose`.
     """
-    if settled := _settle("conv", input, weight, geometry.ndim, backend):
+    won = _won("conv", input, weight, geometry, groups, backend)
+    if settled := won or _settle("conv", input, weight, geometry.ndim, backend):
         return _widened(settled, input, geometry)
     outputs, per_group = weight.shape[:2]
     last = _depthwise_last(input, weight)
@@ -109,10 +111,26 @@ def choose_conv_transpose(
     Raises:
         BackendError: as in `choose`.
     """
-    if settled := _settle("conv_transpose", input, weight, geometry.ndim, backend):
+    won = _won("conv_transpose", input, weight, geometry, groups, backend)
+    if settled := won or _settle("conv_transpose", input, weight, geometry.ndim, backend):
         return _widened(settled, input, geometry)
     found = _look_up_transpose(computed_dtype(input), geometry, weight.shape[0] // groups, weight.shape[1])
     return _widened(found, input, geometry)
+
+
+def _won(
+    operation: str, input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, groups: int, backend: str | None
+) -> Route | None:
+    """Return the route that `atrous.tune` measured to be the fastest, where this call can take it; or None."""
+    found = None if backend else measured.find(operation, input, weight, geometry, groups)
+    if found is None:
+        return None
+    one = torch.compiler.is_compiling() or transformed() or operation == "conv_transpose"
+    names = (found.both, found.both) if one else found[:2]
+    for name in {*names}:
+        if _refusal(operation, name, input, weight, geometry.ndim) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return None
+    return Route(*names, "it was the fastest when measured here")
 
 
 def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int, backend: str | None) -> Route | None:
@@ -120,21 +138,35 @@ def _settle(operation: str, input: torch.Tensor, weight: torch.Tensor, ndim: int
     if backend is not None or _refusal(operation, "aten", input, weight, ndim):
         return choose(operation, input, weight, ndim, backend)
     if input.is_cuda:
-        return Route("aten", "aten", "nothing was measured on a GPU; backend='triton' runs taps there")
+        return Route("aten", "aten", "nothing was measured on a GPU; atrous.tune does")
     reason = _refusal(operation, "cpu", input, weight, ndim) or _reservation(operation, "cpu", input, weight)
     return Route("aten", "aten", f"'cpu' {reason}") if reason else None
 
 
-def prefers_taps(input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, taps: int, tracked: bool) -> bool:
-    """Return whether so many taps for every pair of channels are faster than the dense kernel of their window.
+def find_taps(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    geometry: Geometry,
+    groups: int,
+    taps: int,
+    tracked: bool,
+    backend: str | None,
+) -> str | None:
+    """Return what runs so many taps for every pair of channels faster than the dense kernel of their window, or None.
 
     `weight` is (D, C/groups, ...); `geometry` is that of the dense kernel; `tracked`: whether derivatives are wanted.
     Where the compiled taps cannot run, the dense kernel is the faster one.
     """
+    if backend == "triton":  # nothing but their numbers is known there
+        return backend if math.prod(geometry.kernel) > taps else None
+    found = None if backend else measured.find("dcls", input, weight, geometry, groups, taps)
+    if found is not None:
+        name = found.both if tracked else found.forward
+        return name if name in TAPS and not _refusal("tap_conv", name, input, weight, geometry.ndim) else None
     if choose("tap_conv", input, weight, geometry.ndim, None).forward != "cpu":
-        return False
+        return None
     row = table.find_spread(geometry.ndim, max(geometry.stride) > 1, _depthwise_last(input, weight), tracked)
-    return bool(math.prod(geometry.kernel) > row.each * taps + row.more)
+    return "cpu" if math.prod(geometry.kernel) > row.each * taps + row.more else None
 
 
 class Prospect(NamedTuple):
@@ -241,6 +273,12 @@ def unavailable(name: str) -> str | None:
     return cpu.UNAVAILABLE or (triton.UNAVAILABLE if name == "triton" else None)
 
 
+def runner(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return the backend that runs taps of such tensors, or None."""
+    names = (name for name, (kind, _) in TAPS.items() if kind == device.type and unavailable(name) is None)
+    return next(names, None) if dtype in cpu.DTYPES else None
+
+
 def _unlike_plain(*tensors: torch.Tensor) -> str | None:
     for tensor in tensors:
         if type(tensor) not in PLAIN:
@@ -283,4 +321,4 @@ def _depthwise_last(input: torch.Tensor, weight: torch.Tensor) -> bool:
     """Return whether a convolution is depthwise, one output a channel, on channels that lie last in memory."""
     # A tracer's own truths are settled here, so that the table meets plain ones.
     depthwise = bool(weight.shape[1] == 1) and bool(weight.shape[0] == input.shape[1])
-    return depthwise and not input.is_contiguous() and input.movedim(1, -1).is_contiguous()
+    return depthwise and lies_last(input)

@@ -62,7 +62,7 @@ def _along(
 def prepare(
     dtype: torch.dtype, geometry: Geometry, groups: int, output_size: Sequence[int] | None, route: Route
 ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]:
-    """Return `conv` of all but the tensors, for eager calls on a CPU that no transform and no mode follows."""
+    """Return `conv` of all but the tensors, for eager calls that no transform and no mode follows."""
     forward, backward, _ = route
 
     def run(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -189,6 +189,8 @@ def _offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
+        # What a CUDA graph makes holds nothing before the graph runs.
+        or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
     )
     if watched:
         return _make_offsets(geometry, device)
@@ -199,7 +201,12 @@ def _offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
 
 
 def _make_offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
-    columns = zip(geometry.kernel, geometry.dilation, geometry.padding, strict=True)
+    columns = list(zip(geometry.kernel, geometry.dilation, geometry.padding, strict=True))
+    if device.type == "cuda":
+        # A constant would be copied there at every call of a compiled graph, and could not be in a CUDA graph.
+        counts = [torch.arange(size, device=device) * gap - before for size, gap, (before, _) in columns]
+        grid = torch.meshgrid([count.clamp(-_LARGEST, _LARGEST).int() for count in counts], indexing="ij")
+        return torch.stack(grid, -1).flatten(0, -2)
     axes = [[index * gap - before for index in range(size)] for size, gap, (before, _) in columns]
     axes = [[max(-_LARGEST, min(at, _LARGEST)) for at in axis] for axis in axes]
     # Taps of plain integers are one constant of a compiled graph.

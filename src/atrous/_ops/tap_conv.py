@@ -22,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from atrous._autocast import autocasts
 from atrous._backends import cpu, triton
+from atrous._layout import lies_last
 from atrous._watch import recorded
 
 _LARGEST = 2**31 - 1
@@ -290,7 +291,7 @@ def _fake_tap_conv(
     isa: str = "",
 ) -> torch.Tensor:
     # As `csrc/ops.cpp`: channels that lie last in memory stay there.
-    if input.is_contiguous() or not input.movedim(1, -1).is_contiguous():
+    if not lies_last(input):
         return input.new_empty(input.shape[0], weight.shape[0], *size)
     return input.new_empty(input.shape[0], *size, weight.shape[0]).movedim(-1, 1)
 

@@ -8,6 +8,7 @@ from atrous.convert.fuse import fuse_same_rate
 from atrous.convert.merge import merge_dcls
 from atrous.convert.report import Report, Row
 from atrous.convert.respace import replace_depthwise
+from atrous.convert.tune import Timing, Tuning, tune
 from atrous.convert.weights import LoadedWeights, load_weights
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "LoadedWeights",
     "Report",
     "Row",
+    "Timing",
+    "Tuning",
     "accelerate",
     "factorise",
     "fuse_same_rate",
@@ -26,4 +29,5 @@ __all__ = [
     "merge_dilated_branches",
     "replace_depthwise",
     "restore",
+    "tune",
 ]

@@ -67,19 +67,18 @@ def accelerate(model: torch.nn.Module, *, inplace: bool = True) -> Report:
         model = copy.deepcopy(model)
     changed, kept = [], []
     for name, module in convolutions(model):
-        what, refusal = describe(module), _refusal(module)
+        what, refusal = describe(module), refused(module)
         better, reason = Prospect(False, refusal) if refusal else _prospect(module)
         if not better:
             kept.append(Row(name, what, reason))
             continue
-        _become(module, _TWINS[parametrize.type_before_parametrizations(module)])
-        setattr(module, _MARK, True)
+        to_twin(module)
         changed.append(Row(name, what, reason))
     return Report(model, tuple(changed), tuple(kept))
 
 
 def restore(model: torch.nn.Module) -> torch.nn.Module:
-    """Undo `accelerate`, however often it was called: what it changed is torch's own again.
+    """Undo `accelerate` and `tune`, however often they were called: what they changed is torch's own again.
 
     Modules of `atrous.nn` that were written as such stay.
 
@@ -108,12 +107,23 @@ def restore(model: torch.nn.Module) -> torch.nn.Module:
                     f"restore: {name or 'the model'}: got a {kind.__qualname__}, which is not what accelerate made of "
                     "it; restore first, then wrap the model"
                 )
-            _become(module, _ORIGINALS[kind])
-            delattr(module, _MARK)
+            to_original(module)
     return model
 
 
-def _refusal(module: torch.nn.Module) -> str | None:
+def to_twin(module: torch.nn.Module) -> None:
+    """Make one of torch's convolutions, which `refused` says nothing of, its twin."""
+    _become(module, _TWINS[parametrize.type_before_parametrizations(module)])
+    setattr(module, _MARK, True)
+
+
+def to_original(module: torch.nn.Module) -> None:
+    """Undo `to_twin`."""
+    _become(module, _ORIGINALS[parametrize.type_before_parametrizations(module)])
+    delattr(module, _MARK)
+
+
+def refused(module: torch.nn.Module) -> str | None:
     """Return why a module is not eligible whatever its arguments, or None."""
     if parametrize.type_before_parametrizations(module) in _ORIGINALS:
         return "it is a module of atrous already"

@@ -35,6 +35,11 @@ _ready: dict[Any, Callable[..., torch.Tensor]] = {}
 _MOST_READY = 1024
 
 
+def forget() -> None:
+    """Forget what earlier calls found: something that decides has changed since."""
+    _ready.clear()
+
+
 def conv1d(
     input: torch.Tensor,
     weight: torch.Tensor,
@@ -233,7 +238,7 @@ def _conv(
         # All that checks and choices read of such a call, in types that are equal only where they mean the same.
         options = plain("stride", stride), plain("padding", padding), plain("dilation", dilation)
         layouts = input.shape, input.stride(), weight.shape, weight.stride(), None if bias is None else bias.shape
-        call = ndim, input.dtype, layouts, options, groups, type(groups), backend
+        call = ndim, input.get_device(), input.dtype, layouts, options, groups, type(groups), backend
         try:
             run = _ready.get(call)
         except TypeError:  # a size that a tracer leaves free has no hash

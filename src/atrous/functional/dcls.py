@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from atrous._autocast import all_converted, computed_dtype, outside
-from atrous._backends import NAMES, prefers_taps
+from atrous._backends import NAMES, find_taps
 from atrous._errors import BackendError, ShapeError
 from atrous._geometry import Geometry, Ints, Padding, integers, plain
 from atrous._watch import recorded
@@ -260,7 +260,8 @@ def convolve(
     # Compilers and tracers leave sizes free.
     dense, left = (geometry, None) if free else geometry.trimmed(pixels)
     tracked = recorded(input, weight, positions, bias)
-    as_taps = _as_taps(input, weight, groups, interpolation, geometry, dense, backend, tracked)
+    runner = _find_taps(input, weight, groups, interpolation, geometry, dense, backend, tracked)
+    as_taps = runner is not None
     if (as_taps or not free) and 0 in output_size:
         refuse_extent(name, input if input.ndim == ndim + 2 else input[None], geometry)
     before = tuple(sides[0] for sides in geometry.padding)
@@ -272,6 +273,8 @@ def convolve(
         return _CONV[ndim](input, kernel, bias, *options, backend=backend)
     input, kernel, bias = all_converted(input, kernel, bias)
     # A sum over taps has float32 under autocast, a convolution what autocast says.
+    if backend is None and runner != "cpu":  # which is the default already
+        backend = runner
     with outside(input):
         return tap_conv(input, kernel, offsets, bias, stride=geometry.stride, output_size=output_size, backend=backend)
 
@@ -290,7 +293,7 @@ def window(kernel: tuple[int, ...], stride: Ints, padding: Padding, dilation: In
     return resolve(kernel, stride, padding, gaps, ndim)
 
 
-def _as_taps(
+def _find_taps(
     input: torch.Tensor,
     weight: torch.Tensor,
     groups: int,
@@ -299,19 +302,19 @@ def _as_taps(
     dense: Geometry,
     backend: str | None,
     tracked: bool,
-) -> bool:
-    """Return whether elements run as taps rather than as a kernel of `dense`: by shapes, types and layouts alone."""
+) -> str | None:
+    """Return what runs elements as taps, rather than as a kernel of `dense`: by shapes, types and layouts alone."""
     # What is exported has one window for all positions, which can be read without knowing them.
     if interpolation in LEAST_WIDTHS or backend == "aten" or torch.compiler.is_exporting():
-        return False
+        return None
     outputs, per_group = weight.shape[:2]
     if per_group > _FEW or outputs // groups > _FEW:
-        return False
+        return None
     reach = [extent + before for extent, (before, _) in zip(geometry.extent, geometry.padding, strict=True)]
     if max(reach) > LARGEST:
-        return False
+        return None
     taps = math.prod(weight.shape[2:]) * count_taps(interpolation, geometry.kernel[weight.ndim - 3 :])
-    return prefers_taps(input, weight, dense, taps, tracked)
+    return find_taps(input, weight, dense, groups, taps, tracked, backend)
 
 
 def _padded(name: str, input: torch.Tensor, geometry: Geometry, mode: str) -> tuple[torch.Tensor, Geometry]:

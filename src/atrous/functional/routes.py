@@ -40,25 +40,30 @@ def explain(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         >>> print(explain(torch.nn.Identity(), torch.zeros(1)))
         Identity runs no convolution of atrous.
     """
-    # It costs half a second to import, and nothing else here needs it.
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     trail: list[str] = []
     token = _TRAIL.set(trail)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.compiler.set_stance("force_eager"):
-            args, kwargs = tree_map_only(torch.Tensor, mode.from_tensor, (args, kwargs))
-            if isinstance(call, torch.nn.Module):
-                state = {**dict(call.named_parameters()), **dict(call.named_buffers())}
-                fake = tree_map_only(torch.Tensor, mode.from_tensor, state)
-                # Not tied: torch puts a module that stands under two names back wrongly.
-                torch.func.functional_call(call, fake, args, kwargs, tie_weights=False)
-            else:
-                call(*args, **kwargs)
+        rehearse(call, *args, **kwargs)
     finally:
         _TRAIL.reset(token)
     name = getattr(call, "__name__", type(call).__name__)
     return "\n".join(trail) or f"{name} runs no convolution of atrous."
+
+
+def rehearse(call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Run a call on the shapes of its tensors alone; nothing that it holds changes."""
+    # It costs half a second to import, and nothing else here needs it.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.compiler.set_stance("force_eager"):
+        args, kwargs = tree_map_only(torch.Tensor, mode.from_tensor, (args, kwargs))
+        if isinstance(call, torch.nn.Module):
+            state = {**dict(call.named_parameters()), **dict(call.named_buffers())}
+            fake = tree_map_only(torch.Tensor, mode.from_tensor, state)
+            # Not tied: torch puts a module that stands under two names back wrongly.
+            torch.func.functional_call(call, fake, args, kwargs, tie_weights=False)
+        else:
+            call(*args, **kwargs)
 
 
 def note(verb: str, input: torch.Tensor, weight: torch.Tensor, route: Route) -> None:

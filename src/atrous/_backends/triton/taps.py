@@ -13,6 +13,7 @@ import torch
 
 from atrous._backends.triton import tiles
 from atrous._errors import BackendError
+from atrous._layout import lies_last
 
 _PROGRAMS = 2048
 """The gradient in the weight is summed in parts until there are about so many programs."""
@@ -44,7 +45,7 @@ def tap_conv(
     from atrous._backends.triton import kernels
 
     _check("tap_conv", offsets, input, weight, bias)
-    last = _lies_last(input)
+    last = lies_last(input)
     if last and offsets.ndim == 4:
         # Channels with offsets of their own read apart from one another, and do so best where they lie apart.
         arguments = input.contiguous(), weight, offsets, bias, stride, upsample, output_size
@@ -94,7 +95,7 @@ def tap_conv_weight(
     from atrous._backends.triton import kernels
 
     _check("tap_conv_weight", offsets, input, grad)
-    last = _lies_last(input) and _lies_last(grad)
+    last = lies_last(input) and lies_last(grad)
     if last and offsets.ndim == 4:
         grad, input, last = grad.contiguous(), input.contiguous(), False  # as in `tap_conv`
     outputs, per_group, taps = grad.shape[1], input.shape[1] // groups, offsets.shape[-2]
@@ -182,11 +183,6 @@ def _what(
         "WIDE": max(places) >= _NARROW,
         "SUM": language.float64 if input.dtype == torch.float64 else language.float32,
     }
-
-
-def _lies_last(tensor: torch.Tensor) -> bool:
-    """Return whether channels lie last in memory, and not by chance."""
-    return not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous()
 
 
 def _three(entries: Sequence[int], missing: int = 1) -> tuple[int, ...]:
