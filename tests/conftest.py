@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atrous._backends import measured, table
-from atrous.functional import conv
+from atrous._backends import table
+from atrous.convert import forget_timings
 
 
 @pytest.fixture(autouse=True)
@@ -15,8 +15,7 @@ def _seeded() -> None:
 @pytest.fixture(autouse=True)
 def _nothing_ready() -> None:
     """Let every call choose anew, also where a test has replaced what chooses."""
-    conv.forget()
-    measured.clear()
+    forget_timings()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import torch
 
 from atrous import BackendError, functional
 from atrous._backends import cpu, reference, triton
+from atrous._geometry import Geometry
+from atrous._ops.conv import _make_offsets
 from atrous.functional import tap_conv
 from atrous.testing import TAP_CASES, assert_within_budget
 
@@ -98,18 +100,73 @@ def test_places_that_need_64_bits(monkeypatch, layout):
     assert torch.equal(triton.tap_conv_weight(grad, input, *arguments, 3), gradient)
 
 
+GRIDS = {
+    "one row apart": ((7, 18), (3, 3), 1, 1),
+    "rows of the image between": ((14, 9), (5, 3), (4, 2), (8, 2)),
+    "more before than after": ((13, 5), (4, 2), (3, 5), ((0, 7), (6, 1))),
+    "a column of taps": ((20, 3), (7, 1), (2, 1), (6, 0)),
+    "hardly a row twice": ((9, 4), (3, 2), (8, 1), (8, 1)),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("size", "kernel", "dilation", "padding"), GRIDS.values(), ids=GRIDS)
+def test_rows_of_a_grid_share_what_they_read(size, kernel, dilation, padding, layout):
+    geometry = Geometry.resolve(kernel, padding=padding, dilation=dilation, ndim=2)
+    offsets = _make_offsets(geometry, torch.device("cpu"))
+    input = torch.randn(2, 3, *size).to(memory_format=layout)
+    weight, bias = torch.randn(3, 1, len(offsets)), torch.randn(3)
+    outputs = geometry.output_size(size)
+    grad = torch.randn(2, 3, *outputs).to(memory_format=layout)
+    runs = (input, weight, offsets, bias, outputs), (grad, weight, -offsets, None, size)  # forward, and its adjoint
+
+    def run(backend, image, weight, offsets, bias, size, *isa, dtype=torch.float32):
+        tensors = [None if one is None else one.to(dtype) for one in (image, weight, bias)]
+        return backend.tap_conv(*tensors[:2], offsets, tensors[2], (1, 1), (1, 1), size, *isa)
+
+    for arguments in runs:
+        with triton.tiles.watched() as launches:
+            output = run(triton, *arguments, triton.grid.describe(geometry))
+        assert [launch.kernel for launch in launches] == ["grid_conv"]
+        exact = run(reference, *arguments, dtype=torch.float64)
+        assert_within_budget(output, run(reference, *arguments), exact, what="output")
+
+
+def test_what_is_no_grid_of_images_goes_tap_by_tap():
+    taps = torch.tensor([[-1, 0], [0, 0], [1, 0], [2, 0]], dtype=torch.int32)
+    image = torch.randn(1, 2, 6, 5)
+    plain = {"weight": torch.randn(2, 1, 4), "offsets": taps, "bias": None, "output_size": (6, 5)}
+    plain |= {"stride": (1, 1), "upsample": (1, 1)}
+    others = (
+        {"stride": (2, 1), "output_size": (3, 5)},
+        {"upsample": (2, 1)},
+        {"offsets": taps.expand(2, 1, 4, 2)},
+        {"weight": torch.randn(4, 2, 4)},
+        {"output_size": (1, 5)},
+    )
+    for other in ({}, *others):
+        with triton.tiles.watched() as launches:
+            triton.tap_conv(image, **{**plain, **other}, isa="4 1 1")
+        assert [launch.kernel for launch in launches] == ["tap_conv" if other else "grid_conv"]
+    assert triton.grid.describe(Geometry.resolve(3, ndim=3)) == triton.grid.describe(Geometry.resolve(3, ndim=1)) == ""
+    assert triton.grid.describe(Geometry.resolve((1, 3), ndim=2)) == ""
+    assert triton.grid.describe(Geometry.resolve(3, dilation=2**29, ndim=2)) == ""
+
+
 @pytest.mark.parametrize(("operation", "last"), triton.tiles.TILES)
 def test_every_tile_that_tuning_may_choose(monkeypatch, operation, last):
-    input, weight = torch.randn(2, 6, 9, 35), torch.randn(6, 1, 5)
+    input, weight = torch.randn(2, 6, 9, 35), torch.randn(6, 1, 6)
     if last:
         input = input.to(memory_format=torch.channels_last)
     grad = torch.randn(input.shape).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    offsets = torch.randint(-9, 10, (5, 2), dtype=torch.int32)
+    offsets = torch.tensor([[row, column] for row in (-2, 0, 2) for column in (-1, 4)], dtype=torch.int32)
+    isa = "3 2 2" if operation == "grid_conv" else ""
 
     def run(backend, dtype=torch.float32):
         image, slope = input.to(dtype), grad.to(dtype)
-        if operation == "tap_conv":
-            return backend.tap_conv(image, weight.to(dtype), offsets, None, (1, 1), (1, 1), (9, 35))
+        if operation != "tap_conv_weight":
+            more = {"isa": isa} if backend is triton else {}
+            return backend.tap_conv(image, weight.to(dtype), offsets, None, (1, 1), (1, 1), (9, 35), **more)
         return backend.tap_conv_weight(slope, image, offsets, (1, 1), (1, 1), 6)
 
     with triton.tiles.watched() as launches:
@@ -151,8 +208,16 @@ def test_learned_positions_are_trained_through_the_kernels(monkeypatch, always_t
     assert ran == ["tap_conv", "tap_conv", "tap_conv_weight"]
 
 
+def test_pixels_farther_apart_than_32_bits_reach():
+    far = 2**30
+    memory = torch.empty(2 * far + 1, dtype=torch.bfloat16)  # three pages of it are touched
+    image = memory.as_strided((1, 1, 3), (2 * far + 1, 2 * far + 1, far)).copy_(torch.tensor([[[1.0, 2.0, 4.0]]]))
+    arguments = torch.ones(1, 1, 1).bfloat16(), torch.tensor([[2]], dtype=torch.int32), None, (1,), (1,), (1,)
+    assert triton.tap_conv(image, *arguments).tolist() == reference.tap_conv(image, *arguments).tolist() == [[[4.0]]]
+
+
 def test_every_variant_compiles_for_a_gpu(tmp_path):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     script = Path(__file__).with_name("triton_cubins.py")
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == "57 True\n", done.stderr
+    assert done.stdout == "69 True\n", done.stderr

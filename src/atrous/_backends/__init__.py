@@ -122,7 +122,13 @@ def _won(
     operation: str, input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, groups: int, backend: str | None
 ) -> Route | None:
     """Return the route that `atrous.tune` measured to be the fastest, where this call can take it; or None."""
-    found = None if backend else measured.find(operation, input, weight, geometry, groups)
+    if backend is not None or not measured.consulted():
+        return None
+    # What torch returns with channels last where a channel lies so by chance, or a weight does, taps would not.
+    same_format = lies_last(input) or (_lies_contiguous(input) and _lies_contiguous(weight))
+    if not same_format or _unlike_plain(input, weight) or _unlike_dense(input, weight):
+        return None
+    found = measured.find(operation, input, weight, geometry, groups)
     if found is None:
         return None
     one = torch.compiler.is_compiling() or transformed() or operation == "conv_transpose"
@@ -147,6 +153,7 @@ def find_taps(
     input: torch.Tensor,
     weight: torch.Tensor,
     geometry: Geometry,
+    dense: Geometry,
     groups: int,
     taps: int,
     tracked: bool,
@@ -154,19 +161,22 @@ def find_taps(
 ) -> str | None:
     """Return what runs so many taps for every pair of channels faster than the dense kernel of their window, or None.
 
-    `weight` is (D, C/groups, ...); `geometry` is that of the dense kernel; `tracked`: whether derivatives are wanted.
+    `weight` is (D, C/groups, ...); `geometry` is that of the window, `dense` that of the pixels of it which some output
+    reads; `tracked`: whether derivatives are wanted.
     Where the compiled taps cannot run, the dense kernel is the faster one.
     """
     if backend == "triton":  # nothing but their numbers is known there
-        return backend if math.prod(geometry.kernel) > taps else None
-    found = None if backend else measured.find("dcls", input, weight, geometry, groups, taps)
+        return backend if math.prod(dense.kernel) > taps else None
+    found = (
+        None if backend or not measured.consulted() else measured.find("dcls", input, weight, geometry, groups, taps)
+    )
     if found is not None:
-        name = found.both if tracked else found.forward
+        name = found.both
         return name if name in TAPS and not _refusal("tap_conv", name, input, weight, geometry.ndim) else None
     if choose("tap_conv", input, weight, geometry.ndim, None).forward != "cpu":
         return None
     row = table.find_spread(geometry.ndim, max(geometry.stride) > 1, _depthwise_last(input, weight), tracked)
-    return "cpu" if math.prod(geometry.kernel) > row.each * taps + row.more else None
+    return "cpu" if math.prod(dense.kernel) > row.each * taps + row.more else None
 
 
 class Prospect(NamedTuple):

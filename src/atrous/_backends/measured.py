@@ -66,12 +66,15 @@ won: dict[Call, Winner] = {}
 _calls: list[tuple[Call, Example]] | None = None
 
 
+def consulted() -> bool:
+    """Return whether there is anything to find, or anybody who wants to know what is sought."""
+    return bool(won) or _calls is not None
+
+
 def find(
     operation: str, input: torch.Tensor, weight: torch.Tensor, geometry: Geometry, groups: int, taps: int = 0
 ) -> Winner | None:
     """Return what was measured for calls like this one, or None; `weight` is that of the operator."""
-    if not won and _calls is None:
-        return None
     compiling = torch.compiler.is_compiling()
     if not compiling and any(type(size) is not int for size in (*input.shape, *weight.shape)):
         return None  # a tracer leaves sizes open
@@ -87,7 +90,7 @@ def find(
         channels,
         outputs,
         groups,
-        lies_last(input),
+        input.ndim == geometry.ndim + 2 and lies_last(input),
         taps,
         None if compiling else _pixels(input, geometry, transposed),
     )
@@ -99,9 +102,9 @@ def find(
 
 def add(call: Call, times: Timings) -> None:
     """Send calls of a class to the fastest backends from now on."""
-    timings[call] = times
     forward, backward = (_fastest({name: ways[way] for name, ways in times.items()}) for way in (0, 1))
     winner = Winner(forward, backward, _fastest({name: sum(ways) for name, ways in times.items()}))
+    timings[call] = times
     won[call] = won[call._replace(pixels=None)] = winner
 
 

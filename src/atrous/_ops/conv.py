@@ -14,6 +14,7 @@ import torch
 
 from atrous._autocast import all_converted
 from atrous._backends import TAPS, Route, aten, implementation
+from atrous._backends.triton import grid
 from atrous._geometry import Geometry
 from atrous._ops import tap_conv as taps
 from atrous._watch import recorded
@@ -129,7 +130,8 @@ def _forward(
     if output_size is None:
         output_size = geometry.output_size(input.shape[2:])
     offsets = _offsets(geometry, input.device)
-    return taps.tap_conv(input, weight, offsets, bias, geometry.stride, once, output_size)
+    shape = _described(geometry, input.device)
+    return taps.tap_conv(input, weight, offsets, bias, geometry.stride, once, output_size, shape)
 
 
 class _Mixed(torch.autograd.Function):
@@ -158,7 +160,7 @@ class _Mixed(torch.autograd.Function):
             return (None,) * len(wanted)
         input, weight, offsets = ctx.saved_tensors
         if ctx.route.backward in TAPS:
-            gradients = _gradients_by_taps(grad, input, weight, offsets, ctx.geometry.stride, ctx.groups, wanted[:3])
+            gradients = _gradients_by_taps(grad, input, weight, offsets, ctx.geometry, ctx.groups, wanted[:3])
         else:
             gradients = aten.conv_gradients(grad, input, weight, ctx.geometry, ctx.groups, wanted[:3])
         return *gradients, *[None] * (len(wanted) - 3)
@@ -169,17 +171,22 @@ def _gradients_by_taps(
     input: torch.Tensor,
     weight: torch.Tensor,
     offsets: torch.Tensor,
-    stride: Sequence[int],
+    geometry: Geometry,
     groups: int,
     wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients in input, weight and bias, None where not wanted."""
-    steps = stride, (1,) * len(stride)
+    steps, shape = (geometry.stride, (1,) * geometry.ndim), _described(geometry, input.device)
     return (
-        taps.input_gradient(grad, input, weight, offsets, *steps) if wanted[0] else None,
-        taps.tap_conv_weight(grad, input, offsets, *steps, groups).reshape(weight.shape) if wanted[1] else None,
+        taps.input_gradient(grad, input, weight, offsets, *steps, shape) if wanted[0] else None,
+        taps.tap_conv_weight(grad, input, offsets, *steps, groups, shape).reshape(weight.shape) if wanted[1] else None,
         taps.channel_sum(grad) if wanted[2] else None,
     )
+
+
+def _described(geometry: Geometry, device: torch.device) -> str:
+    """Return what the kernels of a device want to know of the taps; others choose their instructions by themselves."""
+    return grid.describe(geometry) if device.type == "cuda" else ""
 
 
 def _offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
@@ -193,7 +200,7 @@ def _offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
         or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
     )
     if watched:
-        return _make_offsets(geometry, device)
+        return _make_offsets_there(geometry, device) if device.type == "cuda" else _make_offsets(geometry, device)
     try:
         return _make_offsets_cached(geometry, device)
     except TypeError:  # a size that a tracer leaves free has no hash
@@ -201,20 +208,23 @@ def _offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
 
 
 def _make_offsets(geometry: Geometry, device: torch.device) -> torch.Tensor:
-    columns = list(zip(geometry.kernel, geometry.dilation, geometry.padding, strict=True))
-    if device.type == "cuda":
-        # A constant would be copied there at every call of a compiled graph, and could not be in a CUDA graph.
-        counts = [torch.arange(size, device=device) * gap - before for size, gap, (before, _) in columns]
-        grid = torch.meshgrid([count.clamp(-_LARGEST, _LARGEST).int() for count in counts], indexing="ij")
-        return torch.stack(grid, -1).flatten(0, -2)
+    columns = zip(geometry.kernel, geometry.dilation, geometry.padding, strict=True)
     axes = [[index * gap - before for index in range(size)] for size, gap, (before, _) in columns]
     axes = [[max(-_LARGEST, min(at, _LARGEST)) for at in axis] for axis in axes]
     # Taps of plain integers are one constant of a compiled graph.
     return torch.tensor(list(itertools.product(*axes)), dtype=torch.int32, device=device)
 
 
+def _make_offsets_there(geometry: Geometry, device: torch.device) -> torch.Tensor:
+    """Make them on the device: a graph would copy a constant at every call, and a graph of CUDA could not."""
+    columns = zip(geometry.kernel, geometry.dilation, geometry.padding, strict=True)
+    counts = [torch.arange(size, device=device) * gap - before for size, gap, (before, _) in columns]
+    grid = torch.meshgrid([count.clamp(-_LARGEST, _LARGEST).int() for count in counts], indexing="ij")
+    return torch.stack(grid, -1).flatten(0, -2)
+
+
 @lru_cache(maxsize=1024)
 def _make_offsets_cached(geometry: Geometry, device: torch.device) -> torch.Tensor:
-    # An inference tensor could not be saved for a later backward.
+    # An inference tensor could not be saved for a later backward. The copy to a GPU waits, so every stream may read it.
     with torch.inference_mode(False):
         return _make_offsets(geometry, device)

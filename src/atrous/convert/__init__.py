@@ -8,7 +8,7 @@ from atrous.convert.fuse import fuse_same_rate
 from atrous.convert.merge import merge_dcls
 from atrous.convert.report import Report, Row
 from atrous.convert.respace import replace_depthwise
-from atrous.convert.tune import Timing, Tuning, tune
+from atrous.convert.tune import Timing, Tuning, forget_timings, tune
 from atrous.convert.weights import LoadedWeights, load_weights
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Tuning",
     "accelerate",
     "factorise",
+    "forget_timings",
     "fuse_same_rate",
     "load_dcls",
     "load_weights",

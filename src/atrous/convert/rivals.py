@@ -34,14 +34,16 @@ class Passes:
             verb, options = functional.tap_conv, {"output_size": geometry.output_size(example.input[-ndim:])}
             weight = (*weight[:2], call.taps)
         else:
+            if call.operation == "dcls":
+                geometry, _ = geometry.trimmed(example.input[-ndim:])
             verb, options = getattr(functional, f"conv{ndim}d"), {"padding": geometry.padding}
             weight = (*weight[:2], *geometry.kernel)
         options |= {"stride": geometry.stride, "backend": backend}
         if call.operation == "dcls" and backend == "aten":
             options["backend"] = None
         tensors = [torch.randn(shape, dtype=example.dtype, device=example.device) for shape in (example.input, weight)]
-        if call.last:
-            tensors[0] = tensors[0].movedim(1, -1).contiguous().movedim(-1, 1)
+        if call.last:  # as the weights of such a model do
+            tensors = [tensor.movedim(1, -1).contiguous().movedim(-1, 1) for tensor in tensors]
         arguments = self.leaves = [tensor.requires_grad_() for tensor in tensors]
         if verb is functional.tap_conv:
             arguments = [*arguments, _scattered(weight, example)]

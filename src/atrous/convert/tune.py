@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.hub import tqdm  # type: ignore[attr-defined]  # or what stands in where it is missing
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.benchmark import Timer
 
-from atrous._backends import TAPS, measured, runner
+from atrous._backends import aten, measured, runner
 from atrous._backends.measured import Call, Example, Timings
 from atrous._backends.triton import tiles
 from atrous._errors import DataError
-from atrous._files import whole_file, writable_folder
+from atrous._files import writable_folder
 from atrous._table import aligned
 from atrous.convert.accelerate import refused, to_original, to_twin
 from atrous.convert.report import check_model, convolutions
 from atrous.convert.rivals import Passes
+from atrous.convert.timings import load, machine, save
 from atrous.functional.conv import forget
 from atrous.functional.routes import rehearse
 
@@ -33,7 +31,8 @@ _ROUNDS = 5
 _SECONDS = 0.02
 """How often, and for how long at least, every rival runs before the next one does."""
 
-_FORMAT = 1
+_machines: tuple[str, ...] = ()
+"""What all timings of this process are true of."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class Timing:
     Args:
         names: the modules that make them, '' for the model itself.
         what: the call.
-        milliseconds: backend -> forward and backward; 'aten' is torch's own, for learned positions that of their
-            dense kernel.
+        milliseconds: backend -> forward and backward; 'aten' is torch's operator, for learned positions their dense
+            kernel on what is best for that.
         forward: the backend that runs it from now on.
         backward: the one that runs its derivatives.
 
@@ -92,8 +91,12 @@ class Tuning:
             cells.append((name, row.what, row.forward, forward, row.backward, backward))
         return aligned(cells)
 
+    def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows as plain data, without the model."""
+        return {"rows": [asdict(row) for row in self.rows]}
 
-def tune(model: torch.nn.Module, *args: Any, file: str | Path | None = None, **kwargs: Any) -> Tuning:
+
+def tune(model: torch.nn.Module, /, *args: Any, file: str | Path | None = None, **kwargs: Any) -> Tuning:
     """Time the convolutions of a model on this machine, and run each by the fastest backend from now on.
 
     `accelerate` reads a table that was measured elsewhere, on CPUs; this measures here, and on GPUs too. The model runs
@@ -118,7 +121,7 @@ def tune(model: torch.nn.Module, *args: Any, file: str | Path | None = None, **k
         The timings: print them.
 
     Raises:
-        UnsupportedModule: something else than a module.
+        UnsupportedModule: something else than a module, or one that reads values to decide what it does.
         DataError: a file that is no such file, or cannot be written.
         AtrousError: whatever the model itself raises for these arguments.
 
@@ -130,53 +133,86 @@ def tune(model: torch.nn.Module, *args: Any, file: str | Path | None = None, **k
     """
     check_model("tune", model)
     path = None if file is None else Path(file)
+    _stay_on_this_machine()
     if path is not None:
         writable_folder(path.parent)
-        _load(path)
+        load(path)
     turned = {name: module for name, module in convolutions(model) if refused(module) is None}
     for module in turned.values():
         to_twin(module)
-    served: set[str] = set()
+    kept: set[str] = set()
     try:
         found = _find(model, args, kwargs)
-        todo = [(call, example) for call, (_, example) in found.items() if call not in measured.timings]
-        for call, example in tqdm(todo, desc="atrous.tune", disable=not todo):
-            measured.add(call, _time(call, example))
+        while todo := [call for call in found if call not in measured.timings]:
+            # Learned positions last: their dense kernel competes as the convolution that it is.
+            todo.sort(key=lambda call: call.operation == "dcls")
+            for call in tqdm(todo, desc="atrous.tune"):
+                measured.add(call, _time(call, found[call][1]))
+            found = _find(model, args, kwargs)  # what was measured may change which calls are made
         rows = tuple(_row(call, *found[call]) for call in found)
-        served = {name for row in rows for name in row.names if {row.forward, row.backward} != {"aten"}}
+        ours = (row for row, (_, example) in zip(rows, found.values(), strict=True) if _is_ours(row, example))
+        kept = {name for row in ours for name in row.names}
+    except BaseException:
+        if path is not None:
+            with suppress(DataError):  # which would hide what happened
+                save(path)
+        raise
     finally:
         for name, module in turned.items():
-            if name not in served:
+            if name not in kept and "" not in kept - {*turned}:  # a call whose maker is not known may be anyone's
                 to_original(module)
         forget()
-        if path is not None:  # also what was timed before an interruption
-            _save(path)
+    if path is not None:
+        save(path)
     return Tuning(model, rows)
+
+
+def forget_timings() -> None:
+    """Forget what `tune` measured in this process: calls go where the written table sends them; files stay.
+
+    Example:
+        >>> forget_timings()
+    """
+    measured.clear()
+    tiles.won.clear()
+    forget()
+
+
+def _stay_on_this_machine() -> None:
+    """Forget what was timed with other threads, or on another GPU."""
+    global _machines
+    machines = tuple(machine(device) for device in ("cpu", "cuda") if device == "cpu" or torch.cuda.is_available())
+    if machines != _machines:
+        forget_timings()
+    _machines = machines
 
 
 def _find(
     model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[Call, tuple[tuple[str, ...], Example]]:
     """Return the classes of calls that several backends can run, with the modules that make them."""
-    names = {module: name for name, module in model.named_modules()}
     open_modules: list[str] = []
     makers: list[str] = []
 
     def sign() -> None:
-        makers.extend(open_modules[-1:] * (len(calls) - len(makers)))
+        maker = open_modules[-1] if open_modules else ""
+        makers.extend([maker] * (len(calls) - len(makers)))
 
-    def enter(module: torch.nn.Module, *_: Any) -> None:
+    def enter(name: str, *_: Any) -> None:
         sign()
-        open_modules.append(names.get(module, ""))
+        open_modules.append(name)
 
     def leave(*_: Any) -> None:
         sign()
         open_modules.pop()
 
     with measured.watched() as calls, ExitStack() as hooks:
-        hooks.callback(register_module_forward_pre_hook(enter).remove)
-        hooks.callback(register_module_forward_hook(leave).remove)
+        for name, module in model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule) and not hasattr(module, "_orig_mod"):
+                hooks.callback(module.register_forward_pre_hook(partial(enter, name)).remove)
+                hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
         rehearse(model, *args, **kwargs)
+        sign()
     found: dict[Call, tuple[tuple[str, ...], Example]] = {}
     for maker, (call, example) in zip(makers, calls, strict=True):
         if runner(example.device, example.dtype) is not None:
@@ -190,7 +226,8 @@ def _time(call: Call, example: Example) -> Timings:
     taps = runner(example.device, example.dtype) or "aten"  # `_find` leaves out what has no other
     device = example.device.type
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
-        passes = {name: Passes(call, example, name) for name in ("aten", taps)}
+        with torch.random.fork_rng([example.device] if device == "cuda" else []):
+            passes = {name: Passes(call, example, name) for name in ("aten", taps)}
         if taps == "triton":
             for run in (passes[taps].forward, passes[taps].backward):
                 _choose_tiles(run)
@@ -206,10 +243,15 @@ def _choose_tiles(run: Callable[[], object]) -> None:
     for launch in launches:
         if launch not in tiles.won:
             times: dict[tiles.Tile, float] = {}
-            for tile in tiles.CANDIDATES[launch.operation, launch.last]:
-                tiles.won[launch] = tile
-                times |= _race({tile: run})
-            tiles.won[launch] = min(times, key=times.__getitem__)
+            for tile in tiles.CANDIDATES[launch.kernel, launch.last]:
+                with tiles.forced(launch, tile):
+                    try:
+                        times |= _race({tile: run})
+                    except Exception as error:  # Triton's own may be missing here
+                        if type(error).__name__ != "OutOfResources":
+                            raise
+            if times:
+                tiles.won[launch] = min(times, key=times.__getitem__)
 
 
 def _race(runs: dict[Any, Callable[[], object]]) -> dict[Any, float]:
@@ -224,6 +266,14 @@ def _race(runs: dict[Any, Callable[[], object]]) -> dict[Any, float]:
     return {name: 1e3 * statistics.median(times[name] for times in rounds) for name in timers}
 
 
+def _is_ours(row: Timing, example: Example) -> bool:
+    """Return whether a call runs in another way than torch's own module would run it."""
+    if {row.forward, row.backward} != {"aten"}:
+        return True
+    widened = aten.widening(example.dtype, example.geometry) or aten.pads_slowly(example.geometry)
+    return example.device.type == "cpu" and bool(widened)
+
+
 def _row(call: Call, names: tuple[str, ...], example: Example) -> Timing:
     winner, geometry = measured.won[call], example.geometry
     what = f"{call.operation} of {example.input} by {example.weight}"
@@ -232,64 +282,3 @@ def _row(call: Call, names: tuple[str, ...], example: Example) -> Timing:
             what += f", {name} {value[0] if len(set(value)) == 1 else value}"
     ways = winner[:2] if call.operation == "conv" else (winner.both, winner.both)  # others take one for both
     return Timing(names, what, measured.timings[call], *ways)
-
-
-def _machine(device: str) -> str:
-    """Return what timings are only true of."""
-    if device == "cuda":
-        return f"{torch.cuda.get_device_name()}; torch {torch.__version__}"
-    threads = f"{torch.get_num_threads()} of {os.cpu_count()} threads"
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads}; torch {torch.__version__}"
-
-
-def _load(path: Path) -> None:
-    """Take over what a file knows of this machine, beside what this process knows already."""
-    machines = _read(path)
-    for device, _ in TAPS.values():
-        if device == "cuda" and not torch.cuda.is_available():
-            continue
-        known = machines.get(_machine(device), {"calls": [], "tiles": []})
-        try:
-            for fields, timings in known["calls"]:
-                entries: list[Any] = [tuple(entry) if isinstance(entry, list) else entry for entry in fields]
-                call = Call(*entries)
-                if call not in measured.timings:
-                    times = {name: (float(forward), float(backward)) for name, (forward, backward) in timings.items()}
-                    measured.add(call, times)
-            for launch, tile in known["tiles"]:
-                tiles.won.setdefault(tiles.Launch(*launch), tiles.Tile(*tile))
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise _no_timings(path, f"{type(error).__name__}: {error}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); choose another place") from error
-    try:
-        content = json.loads(text)
-        if content["format"] == _FORMAT:
-            machines: dict[str, Any] = dict(content["machines"])
-            return machines
-        reason = f"its format is {content['format']!r}, expected {_FORMAT}"
-    except (TypeError, ValueError, KeyError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise _no_timings(path, reason)
-
-
-def _no_timings(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: got no timings of atrous.tune ({reason}); name another file, or remove this one")
-
-
-def _save(path: Path) -> None:
-    """Write all that this process knows of this machine into the file, beside what it holds of others."""
-    machines = _read(path)
-    for device in {call.device for call in measured.timings}:
-        calls = [[call, timings] for call, timings in measured.timings.items() if call.device == device]
-        won = list(tiles.won.items()) if device == "cuda" else []
-        machines[_machine(device)] = {"calls": calls, "tiles": won}
-    with whole_file(path) as part:
-        part.write_text(json.dumps({"format": _FORMAT, "machines": machines}), encoding="utf-8")

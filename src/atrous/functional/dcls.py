@@ -314,7 +314,7 @@ def _find_taps(
     if max(reach) > LARGEST:
         return None
     taps = math.prod(weight.shape[2:]) * count_taps(interpolation, geometry.kernel[weight.ndim - 3 :])
-    return find_taps(input, weight, dense, groups, taps, tracked, backend)
+    return find_taps(input, weight, geometry, dense, groups, taps, tracked, backend)
 
 
 def _padded(name: str, input: torch.Tensor, geometry: Geometry, mode: str) -> tuple[torch.Tensor, Geometry]:

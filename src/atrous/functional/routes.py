@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from atrous._backends import Route
+from atrous._errors import UnsupportedModule
 
 _TRAIL: ContextVar[list[str] | None] = ContextVar("trail", default=None)
 
@@ -31,6 +33,7 @@ def explain(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         One line, a sentence, for each convolution and sum over taps of `atrous`, in the order in which they run.
 
     Raises:
+        UnsupportedModule: a call that reads values of its tensors to decide what it does.
         AtrousError: whatever the call itself would raise.
 
     Example:
@@ -53,9 +56,14 @@ def explain(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
 def rehearse(call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Run a call on the shapes of its tensors alone; nothing that it holds changes."""
     # It costs half a second to import, and nothing else here needs it.
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.compiler.set_stance("force_eager"):
+    unknown = DataDependentOutputException, DynamicOutputShapeException
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+        torch.compiler.set_stance("force_eager"),
+        _reworded(unknown, call),
+    ):
         args, kwargs = tree_map_only(torch.Tensor, mode.from_tensor, (args, kwargs))
         if isinstance(call, torch.nn.Module):
             state = {**dict(call.named_parameters()), **dict(call.named_buffers())}
@@ -64,6 +72,18 @@ def rehearse(call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
             torch.func.functional_call(call, fake, args, kwargs, tie_weights=False)
         else:
             call(*args, **kwargs)
+
+
+@contextmanager
+def _reworded(unknown: tuple[type[Exception], ...], call: object) -> Iterator[None]:
+    try:
+        yield
+    except unknown as error:
+        name = getattr(call, "__name__", type(call).__name__)
+        raise UnsupportedModule(
+            f"{name}: got a call that reads values of its tensors ({error}), expected one that shapes alone decide; "
+            "give the part of it that holds the convolutions"
+        ) from error
 
 
 def note(verb: str, input: torch.Tensor, weight: torch.Tensor, route: Route) -> None:

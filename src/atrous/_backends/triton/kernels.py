@@ -25,6 +25,15 @@ def _program(WIDE: tl.constexpr):
 
 
 @triton.jit
+def _away(offset, WIDE: tl.constexpr):
+    """Return how far a tap is away on one axis, in the integers that places are counted in."""
+    away = tl.load(offset)
+    if WIDE:
+        away = away.to(tl.int64)
+    return away
+
+
+@triton.jit
 def _axis(place, away, size, upsample, UPSAMPLED: tl.constexpr, WIDE: tl.constexpr):
     """Return the pixel of one axis that a tap sees from a place, and whether there is one."""
     seen = place + away
@@ -45,20 +54,20 @@ def _look(
     AXES: tl.constexpr, UPSAMPLED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Return where in a plane of the input a tap sees its pixels, and which of them there are and are `wanted`."""
-    away2 = tl.load(away + (AXES - 1))
+    away2 = _away(away + (AXES - 1), WIDE)
     pixel, inside = _axis(place2, away2, size2, up2, UPSAMPLED, WIDE)
     inside &= wanted
     # The sums that no tap changes stay outside of the loop over taps.
     at = pixel * input2 if UPSAMPLED else place2 * input2
     shift = away2 * input2
     if AXES > 1:
-        away1 = tl.load(away + (AXES - 2))
+        away1 = _away(away + (AXES - 2), WIDE)
         pixel, there = _axis(place1, away1, size1, up1, UPSAMPLED, WIDE)
         inside &= there
         at += pixel * input1 if UPSAMPLED else place1 * input1
         shift += away1 * input1
     if AXES > 2:
-        away0 = tl.load(away)
+        away0 = _away(away, WIDE)
         pixel, there = _axis(place0, away0, size0, up0, UPSAMPLED, WIDE)
         inside &= there
         at += pixel * input0 if UPSAMPLED else place0 * input0
@@ -126,6 +135,65 @@ def tap_conv(
     written += row0.to(tl.int64) * output0 + row1.to(tl.int64) * output1 + column.to(tl.int64) * output2
     wanted = (row < rows) & (column < columns) & (channel < outputs)
     tl.store(written, total.to(output.dtype.element_ty), mask=wanted)
+
+
+@triton.jit
+def grid_conv(
+    output, input, weight, offsets, bias,
+    outputs, gap,
+    size1, size2, rows, columns,
+    input_b, input_c, input1, input2,
+    output_b, output_c, output1, output2,
+    weight_pair, weight_tap,
+    DOWN: tl.constexpr, ACROSS: tl.constexpr, BIAS: tl.constexpr, SUM: tl.constexpr,
+    SHARED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Run `tap_conv` of depthwise images by a grid of DOWN x ACROSS taps whose rows lie `gap` apart, in either order.
+
+    A thread sums SHARED outputs below one another that lie `gap` apart too, so that each pixel serves several taps. A
+    tile holds the first of them: ROWS x COLUMNS.
+    """
+    program = tl.program_id(0)
+    tiles = _tiles(columns, COLUMNS)
+    column = program % tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :, None]
+    program = program // tiles
+    tiles = _tiles(((rows - 1) // gap // SHARED + 1) * gap, ROWS)
+    number = program % tiles * ROWS + tl.arange(0, ROWS)[:, None, None]
+    row = number // gap * (SHARED * gap) + number % gap
+    program = program // tiles
+    tiles = _tiles(outputs, CHANNELS)
+    channel = program % tiles * CHANNELS + tl.arange(0, CHANNELS)[None, None, :]
+    sample = (program // tiles).to(tl.int64)
+    known = channel < outputs
+
+    away1, away2 = tl.load(offsets), tl.load(offsets + 1)
+    last1, last2 = tl.load(offsets + (DOWN * ACROSS - 1) * 2), tl.load(offsets + (DOWN * ACROSS - 1) * 2 + 1)
+    place1 = row + tl.minimum(away1, last1)
+    step2 = (last2 - away2) // max(ACROSS - 1, 1)
+    plane = input + sample * input_b + channel.to(tl.int64) * input_c
+    totals = (tl.zeros([ROWS, COLUMNS, CHANNELS], SUM),) * SHARED
+    for across in range(ACROSS):
+        seen2 = column + (away2 + across * step2)
+        inside2 = known & (seen2.to(tl.uint32) < size2)
+        for line in tl.static_range(SHARED + DOWN - 1):
+            seen1 = place1 + line * gap
+            inside = inside2 & (seen1.to(tl.uint32) < size1)
+            pixel = tl.load(plane + (seen1 * input1 + seen2 * input2), mask=inside, other=0).to(SUM)
+            for down in tl.static_range(DOWN):
+                if line - down >= 0 and line - down < SHARED:
+                    tap = tl.where(last1 < away1, DOWN - 1 - down, down) * ACROSS + across
+                    kernel = tl.load(weight + channel * weight_pair + tap * weight_tap, mask=known, other=0).to(SUM)
+                    total = totals[line - down] + pixel * tl.where(inside, kernel, 0.0)
+                    # Triton adds tuples and does not unpack them.
+                    totals = totals[: line - down] + (total,) + totals[line - down + 1 :]  # noqa: RUF005
+    for shared in tl.static_range(SHARED):
+        total = totals[shared]
+        if BIAS:
+            total += tl.load(bias + channel, mask=known, other=0).to(SUM)
+        place = row + shared * gap
+        written = output + sample * output_b + channel.to(tl.int64) * output_c
+        written += place.to(tl.int64) * output1 + column.to(tl.int64) * output2
+        tl.store(written, total.to(output.dtype.element_ty), mask=known & (place < rows) & (column < columns))
 
 
 @triton.jit

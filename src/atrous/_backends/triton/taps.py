@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from atrous._backends.triton import tiles
+from atrous._backends.triton.grid import Grid
 from atrous._errors import BackendError
 from atrous._layout import lies_last
 
@@ -40,7 +41,7 @@ def tap_conv(
 ) -> torch.Tensor:
     """Run the reference's `tap_conv`, with int32 `offsets`, in a dtype that `cpu` runs too; 16 bits sum in float32.
 
-    Channels that lie last in memory stay there.
+    Channels that lie last in memory stay there. `isa`: what `grid.describe` says of the offsets, or nothing.
     """
     from atrous._backends.triton import kernels
 
@@ -57,27 +58,41 @@ def tap_conv(
     if not output.numel():
         return output
     groups, per_group = input.shape[1] // weight.shape[1], weight.shape[1]
+    what = _what(input, offsets, groups, output, stride, upsample)
+    grid = _grid(isa, output, what, stride)
+    tile = _tile("grid_conv" if grid else "tap_conv", last, input, offsets, output)
+    rows, columns = math.prod(output.shape[2:-1]), output.shape[-1]
+    first, size = rows, tile.size
+    shared = 1
+    if grid:
+        shared = min(tile.shared, _power(_cut(rows, grid.gap)))
+        # A tile holds the first ones of the rows that a thread sums.
+        first, size = _cut(_cut(rows, grid.gap), shared) * grid.gap, tile.size // shared
+    channels = min(tile.channels, _power(outputs)) if last else 1
+    across = _fitting(columns, size // channels, _ACROSS)
+    down = _fitting(first, size // (channels * across))
+    if not last:
+        channels = min(_power(outputs), size // (across * down))
+    programs = batch * _cut(outputs, channels) * _cut(first, down) * _cut(columns, across)
     # A program reads the weights of its channels together.
     weight = weight.flatten(0, 1).T.contiguous() if last else weight.contiguous()
-    *rows, columns = output.shape[2:]
-    tile = _tile("tap_conv", last, input, offsets, output)
-    channels = min(tile.channels, _power(outputs)) if last else 1
-    across = _fitting(columns, tile.size // channels, _ACROSS)
-    down = _fitting(math.prod(rows), tile.size // (channels * across))
-    if not last:
-        channels = min(_power(outputs), tile.size // (across * down))
-    programs = batch * _cut(outputs, channels) * _cut(math.prod(rows), down) * _cut(columns, across)
+    weight_strides = (1, outputs * per_group) if last else (offsets.shape[-2], 1)
+    tensors = output, input, weight, offsets.contiguous(), weight if bias is None else bias.contiguous()
+    constants = {"BIAS": bias is not None, "ROWS": down, "COLUMNS": across, "CHANNELS": channels}
+    if grid:
+        _launch(
+            kernels.grid_conv, programs, *tensors, outputs, grid.gap, *input.shape[2:], rows, columns,
+            *input.stride(), *output.stride(), *weight_strides,
+            DOWN=grid.down, ACROSS=grid.across, SHARED=shared, **constants, SUM=what["SUM"], num_warps=tile.warps,
+        )  # fmt: skip
+        return output
     _launch(
-        kernels.tap_conv, programs, output, input, weight, offsets.contiguous(),
-        weight if bias is None else bias.contiguous(),
-        outputs, outputs // groups,
+        kernels.tap_conv, programs, *tensors, outputs, outputs // groups,
         *_three(input.shape[2:]),
-        math.prod(rows), _three(output.shape[2:])[1], columns,
+        rows, _three(output.shape[2:])[1], columns,
         *_three(stride), *_three(upsample),
         *input.stride()[:2], *_three(input.stride()[2:], 0), *output.stride()[:2], *_three(output.stride()[2:], 0),
-        *((1, outputs * per_group) if last else (offsets.shape[-2], 1)),
-        TAPS=offsets.shape[-2], BIAS=bias is not None, ROWS=down, COLUMNS=across, CHANNELS=channels,
-        **_what(input, offsets, groups, output, stride, upsample), num_warps=tile.warps,
+        *weight_strides, TAPS=offsets.shape[-2], **constants, **what, num_warps=tile.warps,
     )  # fmt: skip
     return output
 
@@ -103,7 +118,7 @@ def tap_conv_weight(
     if not batch * pixels * taps * outputs:
         return grad.new_zeros(outputs, per_group, taps)
     tile = _tile("tap_conv_weight", last, input, offsets, grad)
-    at_once = min(tile.taps, _power(taps))
+    at_once = min(tile.shared, _power(taps))
     channels = min(tile.channels, _power(outputs)) if last else 1
     step = min(_power(pixels), tile.size // (channels * at_once))
     if not last:
@@ -128,12 +143,20 @@ def tap_conv_weight(
     return parts.sum(0).to(grad.dtype)
 
 
-def _tile(operation: str, last: bool, input: torch.Tensor, offsets: torch.Tensor, output: torch.Tensor) -> tiles.Tile:
+def _grid(isa: str, output: torch.Tensor, what: dict[str, Any], stride: Sequence[int]) -> Grid | None:
+    """Return the grid of taps that a caller described, where rows of outputs can share what they read."""
+    grid = Grid.parse(isa)
+    if grid is None or what["PER_PAIR"] or what["UPSAMPLED"] or what["WIDE"] or not what["DEPTHWISE"]:
+        return None
+    return grid if max(stride) == 1 and output.shape[2] > grid.gap else None
+
+
+def _tile(kernel: str, last: bool, input: torch.Tensor, offsets: torch.Tensor, output: torch.Tensor) -> tiles.Tile:
     """Return the tile of a call whose output, or whose gradient in it, is `output`."""
     outputs = output.shape[1]
     pixels = _power(output.numel() // outputs)
     return tiles.find(
-        tiles.Launch(operation, last, str(input.dtype).removeprefix("torch."), offsets.shape[-2], outputs, pixels)
+        tiles.Launch(kernel, last, str(input.dtype).removeprefix("torch."), offsets.shape[-2], outputs, pixels)
     )
 
 
