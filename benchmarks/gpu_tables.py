@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 import atrous
-from atrous import functional
+from atrous import Geometry, functional
+from atrous._backends.triton.grid import describe
 from atrous.models import convnext_tiny, convnext_tiny_dcls
 from benchmarks.cells import Cell
 from benchmarks.competitors import Call, Competitors
@@ -71,7 +72,8 @@ def depthwise(
 
 def _cell(cell: Cell, dtype: str, device: torch.device) -> tuple[str, float, float, float]:
     """Return the line of a cell, its two ratios, and the time of a copy over that of the taps."""
-    calls = Competitors(cell)
+    window = Geometry.resolve((cell.kernel,) * cell.ndim, 1, cell.padding, cell.dilation, ndim=cell.ndim)
+    calls = Competitors(cell, describe(window) if device.type == "cuda" else "")
     calls.tensors = [tensor.to(device, getattr(torch, dtype)) for tensor in calls.tensors]
     copy = median_ms(calls.make("forward", "copy"), device)
     times = {

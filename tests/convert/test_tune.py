@@ -167,6 +167,11 @@ def test_no_module():
         atrous.tune(3, X)
 
 
+def test_a_lazy_module():
+    with pytest.raises(UnsupportedModule, match="tune: 0: got a LazyConv1d whose channels are not known before"):
+        atrous.tune(torch.nn.Sequential(torch.nn.LazyConv1d(2, 3)), torch.zeros(1, 3, 9))
+
+
 def test_nothing_to_time():
     model = torch.nn.Linear(3, 3)
     assert str(atrous.tune(model, torch.zeros(1, 3))) == "no convolution that another backend could run"

@@ -15,6 +15,8 @@ from atrous._ops.conv import _make_offsets
 from atrous.functional import tap_conv
 from atrous.testing import TAP_CASES, assert_within_budget
 
+ROOT = Path(__file__).parents[2]
+
 # One case for every branch of the kernels: ranks, layouts, groups, pairs, steps, and images without pixels or taps.
 NAMES = (
     "1d", "1d-transposed", "1d-stride-3-2", "1d-dense", "1d-hostile", "1d-19-channels-last-1-1", "2d", "2d-repeated",
@@ -216,8 +218,23 @@ def test_pixels_farther_apart_than_32_bits_reach():
     assert triton.tap_conv(image, *arguments).tolist() == reference.tap_conv(image, *arguments).tolist() == [[[4.0]]]
 
 
+def _compiling(tmp_path, *command):
+    """Run a script that compiles, whatever this process does, and return what it prints."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
 def test_every_variant_compiles_for_a_gpu(tmp_path):
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    script = Path(__file__).with_name("triton_cubins.py")
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == "69 True\n", done.stderr
+    assert _compiling(tmp_path, Path(__file__).with_name("triton_cubins.py")) == "69 True\n"
+
+
+def test_rows_that_share_take_fewer_instructions(tmp_path):
+    lines = _compiling(tmp_path, "-m", "benchmarks.instructions").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines[2:]]
+    counts = {(kernel, lies, taps): [float(bf16), float(fp32)] for kernel, lies, taps, bf16, fp32 in rows}
+    for lies in ("apart", "last"):
+        pairs = zip(counts["grid_conv", lies, "7 x 7"], counts["tap_conv", lies, "7 x 7"], strict=True)
+        assert all(2 < grid < 0.7 * taps for grid, taps in pairs)  # to add up a product takes two

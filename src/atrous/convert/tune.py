@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch.hub import tqdm  # type: ignore[attr-defined]  # or what stands in where it is missing
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils.benchmark import Timer
 
 from atrous._backends import aten, measured, runner
 from atrous._backends.measured import Call, Example, Timings
 from atrous._backends.triton import tiles
-from atrous._errors import DataError
+from atrous._errors import DataError, UnsupportedModule
 from atrous._files import writable_folder
 from atrous._table import aligned
 from atrous.convert.accelerate import refused, to_original, to_twin
@@ -121,7 +122,8 @@ def tune(model: torch.nn.Module, /, *args: Any, file: str | Path | None = None, 
         The timings: print them.
 
     Raises:
-        UnsupportedModule: something else than a module, or one that reads values to decide what it does.
+        UnsupportedModule: something else than a module, a lazy one before its first call, or one that reads values to
+            decide what it does.
         DataError: a file that is no such file, or cannot be written.
         AtrousError: whatever the model itself raises for these arguments.
 
@@ -131,7 +133,7 @@ def tune(model: torch.nn.Module, /, *args: Any, file: str | Path | None = None, 
         >>> [(row.names, sorted(row.milliseconds)) for row in tuning.rows]
         [(('0',), ['aten', 'cpu'])]
     """
-    check_model("tune", model)
+    _check(model)
     path = None if file is None else Path(file)
     _stay_on_this_machine()
     if path is not None:
@@ -142,16 +144,7 @@ def tune(model: torch.nn.Module, /, *args: Any, file: str | Path | None = None, 
         to_twin(module)
     kept: set[str] = set()
     try:
-        found = _find(model, args, kwargs)
-        while todo := [call for call in found if call not in measured.timings]:
-            # Learned positions last: their dense kernel competes as the convolution that it is.
-            todo.sort(key=lambda call: call.operation == "dcls")
-            for call in tqdm(todo, desc="atrous.tune"):
-                measured.add(call, _time(call, found[call][1]))
-            found = _find(model, args, kwargs)  # what was measured may change which calls are made
-        rows = tuple(_row(call, *found[call]) for call in found)
-        ours = (row for row, (_, example) in zip(rows, found.values(), strict=True) if _is_ours(row, example))
-        kept = {name for row in ours for name in row.names}
+        rows, kept = _measure(model, args, kwargs)
     except BaseException:
         if path is not None:
             with suppress(DataError):  # which would hide what happened
@@ -176,6 +169,32 @@ def forget_timings() -> None:
     measured.clear()
     tiles.won.clear()
     forget()
+
+
+def _check(model: torch.nn.Module) -> None:
+    check_model("tune", model)
+    for name, module in model.named_modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+            raise UnsupportedModule(
+                f"tune: {name or 'the model'}: got a {type(module).__name__} whose channels are not known before its "
+                "first call; call the model once, then tune"
+            )
+
+
+def _measure(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Timing, ...], set[str]]:
+    """Time what was not timed yet; return the rows, and the modules that run in another way than torch's own."""
+    found = _find(model, args, kwargs)
+    while todo := [call for call in found if call not in measured.timings]:
+        # Learned positions last: their dense kernel competes as the convolution that it is.
+        todo.sort(key=lambda call: call.operation == "dcls")
+        for call in tqdm(todo, desc="atrous.tune"):
+            measured.add(call, _time(call, found[call][1]))
+        found = _find(model, args, kwargs)  # what was measured may change which calls are made
+    rows = tuple(_row(call, *found[call]) for call in found)
+    ours = (row for row, (_, example) in zip(rows, found.values(), strict=True) if _is_ours(row, example))
+    return rows, {name for row in ours for name in row.names}
 
 
 def _stay_on_this_machine() -> None:
