@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.hub import tqdm  # type: ignore[attr-defined]  # or what stands in where it is missing
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.utils.benchmark import Timer
 
 from atrous._backends import aten, measured, runner
 from atrous._backends.measured import Call, Example, Timings
@@ -275,6 +274,8 @@ def _choose_tiles(run: Callable[[], object]) -> None:
 
 def _race(runs: dict[Any, Callable[[], object]]) -> dict[Any, float]:
     """Return the milliseconds of each run: the median of rounds in which everyone takes turns."""
+    from torch.utils.benchmark import Timer  # which takes an eighth of a second to import
+
     timers = {
         name: Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads()) for name, run in runs.items()
     }
