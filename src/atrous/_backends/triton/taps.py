@@ -118,7 +118,7 @@ def tap_conv_weight(
     if not batch * pixels * taps * outputs:
         return grad.new_zeros(outputs, per_group, taps)
     tile = _tile("tap_conv_weight", last, input, offsets, grad)
-    at_once = min(tile.shared, _power(taps))
+    at_once = _fitting(taps, tile.shared)
     channels = min(tile.channels, _power(outputs)) if last else 1
     step = min(_power(pixels), tile.size // (channels * at_once))
     if not last:

@@ -24,8 +24,8 @@ TILES = {
     ("tap_conv", True): Tile(2048, 64, 1, 4),
     ("grid_conv", False): Tile(1024, 1, 8, 4),
     ("grid_conv", True): Tile(4096, 64, 4, 4),
-    ("tap_conv_weight", False): Tile(1024, 1, 16, 4),
-    ("tap_conv_weight", True): Tile(1024, 64, 4, 4),
+    ("tap_conv_weight", False): Tile(2048, 1, 16, 4),
+    ("tap_conv_weight", True): Tile(2048, 64, 8, 4),
 }
 """Kernel, and whether channels lie last in memory -> tile. No card has run them; they take the fewest instructions an
 output that leave room for several programs in the registers."""
