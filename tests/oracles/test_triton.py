@@ -145,6 +145,7 @@ def test_what_is_no_grid_of_images_goes_tap_by_tap():
         {"offsets": taps.expand(2, 1, 4, 2)},
         {"weight": torch.randn(4, 2, 4)},
         {"output_size": (1, 5)},
+        {"weight": torch.randn(2, 1, 0), "offsets": taps[:0]},
     )
     for other in ({}, *others):
         with triton.tiles.watched() as launches:

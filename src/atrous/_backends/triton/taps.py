@@ -59,7 +59,7 @@ def tap_conv(
         return output
     groups, per_group = input.shape[1] // weight.shape[1], weight.shape[1]
     what = _what(input, offsets, groups, output, stride, upsample)
-    grid = _grid(isa, output, what, stride)
+    grid = _grid(isa, offsets, output, what, stride)
     tile = _tile("grid_conv" if grid else "tap_conv", last, input, offsets, output)
     rows, columns = math.prod(output.shape[2:-1]), output.shape[-1]
     first, size = rows, tile.size
@@ -143,12 +143,17 @@ def tap_conv_weight(
     return parts.sum(0).to(grad.dtype)
 
 
-def _grid(isa: str, output: torch.Tensor, what: dict[str, Any], stride: Sequence[int]) -> Grid | None:
+def _grid(
+    isa: str, offsets: torch.Tensor, output: torch.Tensor, what: dict[str, Any], stride: Sequence[int]
+) -> Grid | None:
     """Return the grid of taps that a caller described, where rows of outputs can share what they read."""
     grid = Grid.parse(isa)
-    if grid is None or what["PER_PAIR"] or what["UPSAMPLED"] or what["WIDE"] or not what["DEPTHWISE"]:
+    # Forward mode asks for a convolution's bias alone, by no taps.
+    if grid is None or what["PER_PAIR"] or grid.down * grid.across != offsets.shape[0]:
         return None
-    return grid if max(stride) == 1 and output.shape[2] > grid.gap else None
+    if what["UPSAMPLED"] or what["WIDE"] or not what["DEPTHWISE"] or max(stride) > 1:
+        return None
+    return grid if output.shape[2] > grid.gap else None
 
 
 def _tile(kernel: str, last: bool, input: torch.Tensor, offsets: torch.Tensor, output: torch.Tensor) -> tiles.Tile:
