@@ -180,6 +180,49 @@ def test_every_tile_that_tuning_may_choose(monkeypatch, operation, last):
         assert_within_budget(run(triton), run(reference), run(reference, torch.float64), what=str(tile))
 
 
+def _run_the_kernels(monkeypatch):
+    """Let tensors on the CPU go where torch sends those on a GPU; return what collects the names of the operations."""
+    ran = []
+
+    def spy(name):
+        return lambda *arguments: ran.append(name) or getattr(triton, name)(*arguments)
+
+    for name in ("tap_conv", "tap_conv_weight"):
+        monkeypatch.setattr(cpu, name, spy(name))
+    monkeypatch.setattr("atrous._ops.conv._described", lambda geometry, device: triton.grid.describe(geometry))
+    return ran
+
+
+def test_derivatives_of_a_convolution_by_a_grid(monkeypatch):
+    tensors = torch.randn(2, 3, 9, 7), torch.randn(3, 1, 3, 2), torch.randn(3)
+    tangents = torch.randn(2, 3, 9, 7), torch.randn(3, 1, 3, 2), torch.randn(3)
+
+    def run(backend):
+        def conv(*arguments):
+            return functional.conv2d(*arguments, padding=(2, 1), dilation=(2, 1), groups=3, backend=backend)
+
+        def loss(*arguments):
+            return conv(*arguments).square().sum()
+
+        gradients = torch.func.grad(loss, argnums=(0, 1, 2))(*tensors)
+        both, bias = (
+            torch.func.jvp(conv, tensors, (*one, tangents[2]))[1]
+            for one in (tangents[:2], [0 * t for t in tangents[:2]])
+        )
+        alone = torch.func.jvp(lambda bias: conv(*tensors[:2], bias), tensors[2:], tangents[2:])[1]
+        mapped = torch.func.vmap(lambda weight: conv(tensors[0], weight, None))(torch.stack([tensors[1], tangents[1]]))
+        return *gradients, both, bias, alone, mapped
+
+    expected = run("reference")
+    ran = _run_the_kernels(monkeypatch)
+    with triton.tiles.watched() as launches:
+        found = run("cpu")
+    assert {*ran} == {"tap_conv", "tap_conv_weight"}
+    assert {launch.kernel for launch in launches} == {"grid_conv", "tap_conv", "tap_conv_weight"}
+    for ours, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, other, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("ndim", "interpolation"),
     [(1, "bilinear"), (2, "bilinear"), (3, "bilinear"), (2, "bicubic"), (2, "gaussian")],
@@ -198,14 +241,7 @@ def test_learned_positions_are_trained_through_the_kernels(monkeypatch, always_t
         return [output, *torch.autograd.grad(output.square().sum(), leaves)]
 
     expected = [run(dtype, "reference") for dtype in (torch.float32, torch.float64)]
-    ran = []
-
-    def spy(name):
-        # What torch would call for tensors on a GPU, which are on the CPU here.
-        return lambda *arguments: ran.append(name) or getattr(triton, name)(*arguments)
-
-    for name in ("tap_conv", "tap_conv_weight"):
-        monkeypatch.setattr(cpu, name, spy(name))
+    ran = _run_the_kernels(monkeypatch)
     for tensors in zip(run(torch.float32, "cpu"), *expected, strict=True):
         assert_within_budget(*tensors, what=interpolation)
     assert ran == ["tap_conv", "tap_conv", "tap_conv_weight"]
