@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import atrous
-from atrous import functional, nn
+from atrous import functional, nn, recipe
 from atrous._backends import measured
 from atrous.convert import forget_timings
 from atrous.testing import CONV_CASES, TAP_CASES, ConvCase, TapCase, assert_within_budget
@@ -76,7 +76,9 @@ def _outcome(
 
 def behaviours(device: torch.device) -> Iterator[str]:
     """Check what is no matter of one call's numbers; print what holds, yield what does not."""
-    checks: list[Callable[[torch.device], None]] = [learned_positions, same_bits, compiled_under_autocast, tuned]
+    checks: list[Callable[[torch.device], None]] = [
+        learned_positions, same_bits, compiled_under_autocast, recipe_compiled_under_autocast, tuned
+    ]  # fmt: skip
     if device.type == "cuda":
         checks += [no_waiting, cuda_graph]
     for check in checks:
@@ -172,6 +174,32 @@ def compiled_under_autocast(device: torch.device) -> None:
         found.append(_gradients(model))
     for ours, expected in zip(*found, strict=True):
         torch.testing.assert_close(ours, expected, atol=0.02 * float(expected.abs().max()) + 1e-6, rtol=0.05)
+
+
+def recipe_compiled_under_autocast(device: torch.device) -> None:
+    """Three steps of the whole recipe, compiled under autocast, end near those of eager steps."""
+    image, found = _image(device), []
+    for compiled in (False, True):
+        model = _model(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            _everything_by_taps(model, image)
+        optimizer = torch.optim.SGD(recipe.param_groups(model, 0.01, 0.05))
+        recipe.clamp_after_steps(model, optimizer)
+        average = recipe.EMA(model, 0.9)
+        run: Callable[..., torch.Tensor] = torch.compile(model) if compiled else model
+        for _ in range(3):
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = run(image).float().square().mean() + 0.1 * recipe.repulsive_loss(model)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            average.update_parameters(model)
+        found.append([parameter.detach().cpu() for parameter in (*model.parameters(), *average.module.parameters())])
+    start = [parameter.detach().cpu() for parameter in (*_model(device).parameters(), *_model(device).parameters())]
+    for eager, ours, old in zip(*found, start, strict=True):
+        way, apart = (float((eager - other).abs().max()) for other in (old, ours))
+        if not apart < 0.1 * way:
+            raise AssertionError(f"a parameter of shape {tuple(old.shape)} went {way:.3g} and {apart:.3g} beside it")
 
 
 def tuned(device: torch.device) -> None:

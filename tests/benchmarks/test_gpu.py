@@ -15,7 +15,13 @@ def test_it_checks_and_times_on_a_cpu():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "conv: 4 of 4 cases within their budget; served: " in done.stdout
-    for check in ("learned positions", "same bits", "compiled under autocast", "tuned"):
+    for check in (
+        "learned positions",
+        "same bits",
+        "compiled under autocast",
+        "recipe compiled under autocast",
+        "tuned",
+    ):
         assert f"{check}: holds\n" in done.stdout
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
     times = {

@@ -38,9 +38,8 @@ class Passes:
                 geometry, _ = geometry.trimmed(example.input[-ndim:])
             verb, options = getattr(functional, f"conv{ndim}d"), {"padding": geometry.padding}
             weight = (*weight[:2], *geometry.kernel)
-        options |= {"stride": geometry.stride, "backend": backend}
-        if call.operation == "dcls" and backend == "aten":
-            options["backend"] = None
+        dense = call.operation == "dcls" and backend == "aten"
+        options |= {"stride": geometry.stride, "backend": None if dense else backend}
         tensors = [torch.randn(shape, dtype=example.dtype, device=example.device) for shape in (example.input, weight)]
         if call.last:  # as the weights of such a model do
             tensors = [tensor.movedim(1, -1).contiguous().movedim(-1, 1) for tensor in tensors]

@@ -52,9 +52,9 @@ def tap_conv(
         arguments = input.contiguous(), weight, offsets, bias, stride, upsample, output_size
         return tap_conv(*arguments).movedim(1, -1).contiguous().movedim(-1, 1)
     batch, outputs = input.shape[0], weight.shape[0]
-    output = input.new_empty(batch, *output_size, outputs).movedim(-1, 1) if last else None
-    if output is None:
-        output = input.new_empty(batch, outputs, *output_size)
+    sizes = (*output_size, outputs) if last else (outputs, *output_size)
+    output = input.new_empty(batch, *sizes)
+    output = output.movedim(-1, 1) if last else output
     if not output.numel():
         return output
     groups, per_group = input.shape[1] // weight.shape[1], weight.shape[1]
